@@ -1,0 +1,108 @@
+"""Verbs on attempts: the numbered tries at a job, each with the provider's own status word."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import delete, func, select, update
+from sqlmodel import col
+
+from db.session import Transaction
+from db.states import ATTEMPT_MOVES, LIVE_ATTEMPT_STATUSES, AttemptStatus
+from db.tables import Attempt, Job
+
+
+async def insert_attempt(tx: Transaction, attempt: Attempt) -> None:
+    await tx.execute(Attempt.__table__.insert(), attempt.model_dump())  # type: ignore[attr-defined]
+
+
+async def find_attempt(tx: Transaction, attempt_id: str, *, lock: bool = False) -> Attempt | None:
+    statement = select(Attempt.__table__).where(col(Attempt.id) == attempt_id)  # type: ignore[attr-defined]
+    row = (await tx.execute(statement.with_for_update() if lock else statement)).mappings().first()
+    return Attempt(**row) if row else None
+
+
+async def list_attempts(tx: Transaction, *job_ids: str) -> list[Attempt]:
+    """All attempts of these jobs, in order of number."""
+    statement = (
+        select(Attempt.__table__)  # type: ignore[attr-defined]
+        .where(col(Attempt.job_id).in_(job_ids))
+        .order_by(col(Attempt.job_id), col(Attempt.number))
+    )
+    return [Attempt(**row) for row in (await tx.execute(statement)).mappings()]
+
+
+async def move_attempt(
+    tx: Transaction, attempt_id: str, to: AttemptStatus, *, now: datetime, **values: Any
+) -> bool:
+    """Move an attempt along a legal edge of `ATTEMPT_MOVES`; a terminal one never moves."""
+    sources = [status for status in AttemptStatus if to in ATTEMPT_MOVES[status]]
+    ended = {"ended_at": now} if to.is_terminal else {}
+    moved = await tx.execute(
+        update(Attempt)
+        .where(col(Attempt.id) == attempt_id, col(Attempt.status).in_(sources))
+        .values(status=to, **ended, **values)
+    )
+    return moved.rowcount == 1
+
+
+async def note_attempt(tx: Transaction, attempt_id: str, **values: Any) -> None:
+    """Record what is known of an attempt besides its status, whatever that is: ids, metrics, times."""
+    await tx.execute(update(Attempt).where(col(Attempt.id) == attempt_id).values(**values))
+
+
+async def withdraw_attempt(tx: Transaction, attempt_id: str) -> bool:
+    """Take back an attempt that the provider certainly never made: it was not a try."""
+    withdrawn = await tx.execute(
+        delete(Attempt).where(col(Attempt.id) == attempt_id, col(Attempt.status) == AttemptStatus.PENDING)
+    )
+    return withdrawn.rowcount == 1
+
+
+async def count_live_attempts(tx: Transaction, provider: str) -> int:
+    """Predictions of ours that the provider is believed to be working on."""
+    statement = (
+        select(func.count())
+        .select_from(Attempt)
+        .where(col(Attempt.provider) == provider, col(Attempt.status).in_(LIVE_ATTEMPT_STATUSES))
+    )
+    return int((await tx.execute(statement)).scalar_one())
+
+
+async def list_silent_attempts(tx: Transaction, *, now: datetime, limit: int) -> list[Attempt]:
+    """Live attempts that recovery should ask about by now, the longest waiting first."""
+    statement = (
+        select(Attempt.__table__)  # type: ignore[attr-defined]
+        .where(col(Attempt.status).in_(LIVE_ATTEMPT_STATUSES), col(Attempt.check_at) <= now)
+        .order_by(col(Attempt.check_at))
+        .limit(limit)
+    )
+    return [Attempt(**row) for row in (await tx.execute(statement)).mappings()]
+
+
+async def list_live_attempts(
+    tx: Transaction,
+    *,
+    provider: str | None = None,
+    since: datetime | None = None,
+    until: datetime | None = None,
+    kind: str | None = None,
+    limit: int,
+) -> list[Attempt]:
+    """Live attempts, oldest first: they are nearest to losing their output at the provider."""
+    statement = (
+        select(Attempt.__table__)  # type: ignore[attr-defined]
+        .where(col(Attempt.status).in_(LIVE_ATTEMPT_STATUSES))
+        .order_by(col(Attempt.created_at))
+        .limit(limit)
+    )
+    if provider:
+        statement = statement.where(col(Attempt.provider) == provider)
+    if since:
+        statement = statement.where(col(Attempt.created_at) >= since)
+    if until:
+        statement = statement.where(col(Attempt.created_at) < until)
+    if kind:
+        statement = statement.join(Job, col(Job.id) == col(Attempt.job_id)).where(col(Job.kind) == kind)
+    return [Attempt(**row) for row in (await tx.execute(statement)).mappings()]

@@ -1,0 +1,223 @@
+"""Verbs on jobs. A move is compare-and-set and says whether it moved; losing the race is not an error."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import func, select, update
+from sqlmodel import col
+
+from db.session import Transaction
+from db.states import JOB_MOVES, LIVE_JOB_STATES, JobState
+from db.tables import Job
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """What a list shows: every field narrows it; `before_id` is the keyset cursor, newest first."""
+
+    state: JobState | None = None
+    kind: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    text: str | None = None
+    before_id: str | None = None
+
+
+async def insert_job(tx: Transaction, job: Job) -> None:
+    await tx.execute(Job.__table__.insert(), job.model_dump())  # type: ignore[attr-defined]
+
+
+async def find_job(tx: Transaction, job_id: str, *, lock: bool = False) -> Job | None:
+    """`lock` holds the row until the transaction ends, where the database locks rows."""
+    statement = select(Job.__table__).where(col(Job.id) == job_id)  # type: ignore[attr-defined]
+    row = (await tx.execute(statement.with_for_update() if lock else statement)).mappings().first()
+    return Job(**row) if row else None
+
+
+async def list_jobs(tx: Transaction, wanted: JobFilter, *, limit: int) -> list[Job]:
+    statement = select(Job.__table__).order_by(col(Job.id).desc()).limit(limit)  # type: ignore[attr-defined]
+    if wanted.state:
+        statement = statement.where(col(Job.state) == wanted.state)
+    if wanted.kind:
+        statement = statement.where(col(Job.kind) == wanted.kind)
+    if wanted.since:
+        statement = statement.where(col(Job.created_at) >= wanted.since)
+    if wanted.until:
+        statement = statement.where(col(Job.created_at) < wanted.until)
+    if wanted.text:
+        prompt = func.coalesce(col(Job.input)["prompt"].as_string(), col(Job.input)["text"].as_string(), "")
+        statement = statement.where(prompt.icontains(wanted.text, autoescape=True))
+    if wanted.before_id:
+        statement = statement.where(col(Job.id) < wanted.before_id)
+    return [Job(**row) for row in (await tx.execute(statement)).mappings()]
+
+
+async def count_jobs(tx: Transaction) -> dict[str, int]:
+    """How many jobs stand in each state."""
+    rows = (
+        await tx.execute(select(col(Job.state), func.count().label("count")).group_by(col(Job.state)))
+    ).mappings()
+    return {row["state"]: row["count"] for row in rows}
+
+
+async def count_live_jobs(tx: Transaction) -> int:
+    """How many jobs have not ended."""
+    statement = select(func.count()).select_from(Job).where(col(Job.state).in_(LIVE_JOB_STATES))
+    return int((await tx.execute(statement)).scalar_one())
+
+
+async def move_job(
+    tx: Transaction,
+    job_id: str,
+    to: JobState,
+    *,
+    only_from: Collection[JobState] = tuple(JobState),
+    lease: str | None = None,
+    values: Mapping[str, Any],
+) -> bool:
+    """Move a job along a legal edge of `JOB_MOVES`, clearing its lease.
+
+    With `lease`, only for the holder of that token: a worker that was frozen and wakes up loses here.
+    """
+    sources = [state for state in only_from if to in JOB_MOVES[state]]
+    statement = update(Job).where(col(Job.id) == job_id, col(Job.state).in_(sources))
+    if lease is not None:
+        statement = statement.where(col(Job.lease) == lease)
+    moved = await tx.execute(
+        statement.values({"state": to, "lease": None, "lease_until": None, "crashes": 0, **values})
+    )
+    return moved.rowcount == 1
+
+
+async def claim_job(
+    tx: Transaction, job_id: str, state: JobState, *, lease: str, now: datetime, until: datetime
+) -> Job | None:
+    """Take the lease of a due job for one step, counted as begun; None when it is not ours to take."""
+    taken = await tx.execute(
+        update(Job)
+        .where(
+            col(Job.id) == job_id,
+            col(Job.state) == state,
+            col(Job.run_after) <= now,
+            (col(Job.lease).is_(None)) | (col(Job.lease_until) < now),
+        )
+        .values(lease=lease, lease_until=until, crashes=col(Job.crashes) + 1)
+    )
+    return await find_job(tx, job_id) if taken.rowcount == 1 else None
+
+
+async def release_job(
+    tx: Transaction, job_id: str, *, lease: str, run_after: datetime, waiting_reason: str
+) -> bool:
+    """Give a lease back with the step undone but alive: the job stays where it is, due at `run_after`."""
+    released = await tx.execute(
+        update(Job)
+        .where(col(Job.id) == job_id, col(Job.lease) == lease)
+        .values(
+            lease=None, lease_until=None, crashes=0, run_after=run_after, waiting_reason=waiting_reason[:500]
+        )
+    )
+    return released.rowcount == 1
+
+
+async def release_all_leases(tx: Transaction) -> int:
+    """Forget every lease. Only for a process that knows it is the only one on this database."""
+    statement = update(Job).where(col(Job.lease).is_not(None)).values(lease=None, lease_until=None)
+    return (await tx.execute(statement)).rowcount
+
+
+async def postpone_job(
+    tx: Transaction,
+    job_id: str,
+    *,
+    run_after: datetime,
+    waiting_reason: str,
+    waiting_for: str | None = None,
+) -> bool:
+    """Let a queued job wait, with the reason in words, until a time or until a provider has a free slot."""
+    postponed = await tx.execute(
+        update(Job)
+        .where(col(Job.id) == job_id, col(Job.state) == JobState.QUEUED)
+        .values(run_after=run_after, waiting_reason=waiting_reason[:500], waiting_for=waiting_for)
+    )
+    return postponed.rowcount == 1
+
+
+async def count_waiting_for(tx: Transaction, provider: str) -> int:
+    """How many jobs wait for a free slot at a provider."""
+    statement = (
+        select(func.count())
+        .select_from(Job)
+        .where(col(Job.state) == JobState.QUEUED, col(Job.waiting_for) == provider)
+    )
+    return int((await tx.execute(statement)).scalar_one())
+
+
+async def wake_waiting(tx: Transaction, provider: str, *, now: datetime, limit: int = 1) -> Sequence[str]:
+    """Make the first jobs that wait for a slot at this provider due now; their ids."""
+    statement = (
+        select(col(Job.id))
+        .where(col(Job.state) == JobState.QUEUED, col(Job.waiting_for) == provider)
+        .order_by(col(Job.priority).desc(), col(Job.id))
+        .limit(limit)
+    )
+    ids = list((await tx.execute(statement)).scalars())
+    await tx.execute(
+        update(Job)
+        .where(col(Job.id).in_(ids), col(Job.state) == JobState.QUEUED)
+        .values(run_after=now, waiting_for=None)
+    )
+    return ids
+
+
+async def advance_job(tx: Transaction, job_id: str, *, progress: float, stage: str | None) -> bool:
+    """Show progress of a running job; never backwards."""
+    advanced = await tx.execute(
+        update(Job)
+        .where(
+            col(Job.id) == job_id,
+            col(Job.state) == JobState.RUNNING,
+            (col(Job.progress) < progress) | (col(Job.stage).is_distinct_from(stage)),
+            col(Job.progress) <= progress,
+        )
+        .values(progress=progress, stage=stage)
+    )
+    return advanced.rowcount == 1
+
+
+async def list_due_jobs(tx: Transaction, state: JobState, *, now: datetime, limit: int) -> Sequence[str]:
+    """Ids of jobs that could be worked on now, most urgent and oldest first."""
+    statement = (
+        select(col(Job.id))
+        .where(
+            col(Job.state) == state,
+            col(Job.run_after) <= now,
+            (col(Job.lease).is_(None)) | (col(Job.lease_until) < now),
+        )
+        .order_by(col(Job.priority).desc(), col(Job.run_after), col(Job.id))
+        .limit(limit)
+    )
+    return list((await tx.execute(statement)).scalars())
+
+
+async def list_overdue_jobs(tx: Transaction, *, now: datetime, limit: int) -> list[Job]:
+    """Live jobs whose deadline has passed."""
+    statement = (
+        select(Job.__table__)  # type: ignore[attr-defined]
+        .where(col(Job.state).in_(LIVE_JOB_STATES), col(Job.deadline_at) <= now)
+        .order_by(col(Job.deadline_at))
+        .limit(limit)
+    )
+    return [Job(**row) for row in (await tx.execute(statement)).mappings()]
+
+
+async def find_next_due_at(tx: Transaction, *, now: datetime) -> datetime | None:
+    """When the next waiting job becomes due, if any waits."""
+    statement = select(func.min(col(Job.run_after))).where(
+        col(Job.state).in_((JobState.QUEUED, JobState.FINISHING)), col(Job.run_after) > now
+    )
+    return (await tx.execute(statement)).scalar()

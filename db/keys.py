@@ -1,0 +1,31 @@
+"""Verbs on idempotency keys and on the installation's own secrets."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from sqlalchemy import delete, select
+from sqlmodel import col
+
+from db.session import Transaction
+from db.tables import IdempotencyKey, Secret
+
+
+async def claim_idempotency_key(tx: Transaction, key: IdempotencyKey) -> IdempotencyKey:
+    """Write the key, or return the one that was there first; compare `job_id` to see which."""
+    await tx.insert_new(IdempotencyKey, key.model_dump())
+    statement = select(IdempotencyKey.__table__).where(col(IdempotencyKey.key) == key.key)  # type: ignore[attr-defined]
+    return IdempotencyKey(**(await tx.execute(statement)).mappings().one())
+
+
+async def delete_idempotency_keys(tx: Transaction, *, before: datetime) -> int:
+    """Forget keys that were written before this time."""
+    statement = delete(IdempotencyKey).where(col(IdempotencyKey.created_at) < before)
+    return (await tx.execute(statement)).rowcount
+
+
+async def claim_secret(tx: Transaction, name: str, proposed: str, *, now: datetime) -> str:
+    """The secret of that name: the proposed value if there was none, else the one all others use."""
+    await tx.insert_new(Secret, {"name": name, "value": proposed, "created_at": now})
+    statement = select(col(Secret.value)).where(col(Secret.name) == name)
+    return str((await tx.execute(statement)).scalar_one())

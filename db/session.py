@@ -1,0 +1,210 @@
+"""How a transaction is had, on SQLite and on PostgreSQL, and how the database is doing.
+
+Promises: a transaction commits when its block ends and rolls back when it raises; nobody calls commit.
+What must follow a commit (a hint, a work item of the in-memory engine) is queued with `after_commit` and
+is dropped with a rollback. On SQLite there is one writer at a time in the process and every commit is
+synced to the disk (`synchronous=FULL`), because an acknowledgement may hang on it; readers never wait.
+
+Any failure to reach or to write the database surfaces as `DatabaseUnavailable`; a statement that breaks a
+constraint keeps its own exception, since that is a fault of ours.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import event, text
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import CursorResult, make_url
+from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import QueuePool
+from sqlalchemy.sql import Executable
+from sqlmodel import SQLModel
+
+
+class DatabaseUnavailable(Exception):
+    """The database did not answer, is read-only, locked past its limit, full, or has no free connection."""
+
+
+@dataclass(frozen=True, slots=True)
+class PoolLimits:
+    """The pool and statement limits; every figure comes from the settings of the same name."""
+
+    size: int = 10
+    max_overflow: int = 10
+    recycle_s: int = 1800
+    timeout_s: float = 5.0
+    statement_timeout_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseHealth:
+    """One look at the database: `ok`, how long a trivial query took, and the pool's figures."""
+
+    ok: bool
+    latency_ms: float
+    pool: dict[str, int]
+    detail: str = ""
+
+
+class Transaction:
+    """An open transaction: statements go in, hints come out after the commit."""
+
+    def __init__(self, connection: AsyncConnection) -> None:
+        self._connection = connection
+        self._after_commit: list[Callable[[], None]] = []
+
+    async def execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]:
+        """Run one statement; a list of `values` runs it once for each."""
+        return await self._connection.execute(statement, values)
+
+    async def insert_new(self, table: type[SQLModel], *rows: dict[str, Any]) -> int:
+        """Insert rows that are not there yet, by any unique key, and say how many were new."""
+        dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
+        statement = dialect.insert(table).on_conflict_do_nothing()
+        inserted = 0
+        for row in rows:
+            inserted += (await self._connection.execute(statement, row)).rowcount
+        return inserted
+
+    def after_commit(self, effect: Callable[[], None]) -> None:
+        """Run `effect` once the commit is durable; never on a rollback. It must not block or raise."""
+        self._after_commit.append(effect)
+
+    def committed(self) -> None:
+        for effect in self._after_commit:
+            effect()
+
+
+class Database:
+    """One database and its connection pools. Made in `app.wiring`, closed by `aclose`."""
+
+    def __init__(self, url: str, limits: PoolLimits | None = None) -> None:
+        self.url = url
+        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        limits = limits or PoolLimits()
+        if self.is_sqlite:
+            self._writer = _sqlite_engine(url, limits, size=1, begin="BEGIN IMMEDIATE")
+            self._reader = _sqlite_engine(url, limits, size=limits.size, begin="BEGIN")
+        else:
+            self._writer = self._reader = _server_engine(url, limits)
+
+    @property
+    def engine(self) -> AsyncEngine:
+        """The writing engine; for migrations and tests."""
+        return self._writer
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """A writing transaction. Raises DatabaseUnavailable."""
+        async with _connected(self._writer) as connection:
+            tx = Transaction(connection)
+            yield tx
+        tx.committed()
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[Transaction]:
+        """A transaction that only reads; on SQLite it never waits for the writer. Raises as `transaction`."""
+        async with _connected(self._reader) as connection:
+            yield Transaction(connection)
+
+    async def health(self) -> DatabaseHealth:
+        """Ask the database for one row. Never raises."""
+        started = time.perf_counter()
+        try:
+            async with self.reading() as tx:
+                await tx.execute(text("SELECT 1"))
+        except DatabaseUnavailable as exc:
+            return DatabaseHealth(
+                ok=False, latency_ms=_elapsed_ms(started), pool=self.pool_figures(), detail=str(exc)
+            )
+        return DatabaseHealth(ok=True, latency_ms=_elapsed_ms(started), pool=self.pool_figures())
+
+    def pool_figures(self) -> dict[str, int]:
+        """Connections of the reading pool: `size`, `in_use`, `idle`, `overflow`."""
+        pool = self._reader.sync_engine.pool
+        if not isinstance(pool, QueuePool):
+            return {}
+        return {
+            "size": pool.size(),
+            "in_use": pool.checkedout(),
+            "idle": pool.checkedin(),
+            "overflow": max(0, pool.overflow()),
+        }
+
+    async def aclose(self) -> None:
+        await self._writer.dispose()
+        if self._reader is not self._writer:
+            await self._reader.dispose()
+
+
+@asynccontextmanager
+async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    except (IntegrityError, ProgrammingError):
+        raise
+    except (DBAPIError, PoolTimeout, OSError) as exc:
+        # The driver's text may hold values of ours; its first line names the cause and is enough.
+        cause = str(getattr(exc, "orig", None) or exc).splitlines()[0][:200]
+        raise DatabaseUnavailable(cause) from exc
+
+
+def _sqlite_engine(url: str, limits: PoolLimits, *, size: int, begin: str) -> AsyncEngine:
+    path = make_url(url).database
+    if path and path != ":memory:":
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+    engine = create_async_engine(
+        url,
+        pool_size=size,
+        max_overflow=0,
+        pool_timeout=limits.statement_timeout_s,
+        connect_args={"timeout": limits.timeout_s, "isolation_level": None},
+    )
+
+    @event.listens_for(engine.sync_engine, "connect")
+    def _tune(connection: Any, _record: Any) -> None:
+        cursor = connection.cursor()
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-20000"):
+            cursor.execute(f"PRAGMA {pragma}")
+        cursor.close()
+
+    # The driver's own transaction control opens a deferred transaction, which can fail with BUSY when
+    # it turns into a write; a writer takes its lock at the start instead and waits its turn there.
+    @event.listens_for(engine.sync_engine, "begin")
+    def _begin(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    return engine
+
+
+def _server_engine(url: str, limits: PoolLimits) -> AsyncEngine:
+    timeout_ms = str(int(limits.statement_timeout_s * 1000))
+    return create_async_engine(
+        url,
+        pool_size=limits.size,
+        max_overflow=limits.max_overflow,
+        pool_recycle=limits.recycle_s,
+        pool_timeout=limits.timeout_s,
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": limits.timeout_s,
+            "server_settings": {
+                "application_name": "reprise",
+                "statement_timeout": timeout_ms,
+                "lock_timeout": timeout_ms,
+            },
+        },
+    )
+
+
+def _elapsed_ms(started: float) -> float:
+    return (time.perf_counter() - started) * 1000

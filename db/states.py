@@ -1,0 +1,111 @@
+"""The states of rows and the moves between them: pure, and the only place where a move is made legal.
+
+Terminal states have no way out: a row that reached one never changes state again.
+"""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+
+class JobState(StrEnum):
+    """Where a job stands. Exactly one of the last three ends it."""
+
+    QUEUED = "queued"
+    """Waits for a dispatcher; `run_after` says from when, `waiting_reason` says why."""
+    RUNNING = "running"
+    """One attempt is alive at a provider; news of it comes through the inbox."""
+    FINISHING = "finishing"
+    """The provider succeeded; the finisher fetches, trims and stores under a lease."""
+    SUCCEEDED = "succeeded"
+    """Every output is a stored asset."""
+    FAILED = "failed"
+    """Ended without output; `error_code` says why."""
+    CANCELED = "canceled"
+    """The caller ended it; what the provider still delivers changes nothing."""
+
+    @property
+    def is_terminal(self) -> bool:
+        return not JOB_MOVES[self]
+
+
+JOB_MOVES: Mapping[JobState, frozenset[JobState]] = {
+    JobState.QUEUED: frozenset({JobState.RUNNING, JobState.FAILED, JobState.CANCELED}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, JobState.FINISHING, JobState.FAILED, JobState.CANCELED}),
+    JobState.FINISHING: frozenset({JobState.QUEUED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELED}),
+    JobState.SUCCEEDED: frozenset(),
+    JobState.FAILED: frozenset(),
+    JobState.CANCELED: frozenset(),
+}
+"""`running` and `finishing` go back to `queued` for another attempt: a failed one, or an expired output."""
+
+LIVE_JOB_STATES = frozenset(state for state, moves in JOB_MOVES.items() if moves)
+
+
+class AttemptStatus(StrEnum):
+    """The provider's own words, with one before them and one for when they never came."""
+
+    PENDING = "pending"
+    """The row is written, the provider is not known to have been asked."""
+    STARTING = "starting"
+    """The provider accepted it: queued there or cold."""
+    PROCESSING = "processing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELED = "canceled"
+    ABORTED = "aborted"
+    """The provider's deadline passed before the prediction began."""
+    LOST = "lost"
+    """Silent past its time and unknown to the provider; a late success changes nothing but the cost."""
+
+    @property
+    def is_terminal(self) -> bool:
+        return not ATTEMPT_MOVES[self]
+
+
+_ENDS = frozenset(
+    {
+        AttemptStatus.SUCCEEDED,
+        AttemptStatus.FAILED,
+        AttemptStatus.CANCELED,
+        AttemptStatus.ABORTED,
+        AttemptStatus.LOST,
+    }
+)
+
+ATTEMPT_MOVES: Mapping[AttemptStatus, frozenset[AttemptStatus]] = {
+    AttemptStatus.PENDING: frozenset({AttemptStatus.STARTING, AttemptStatus.PROCESSING}) | _ENDS,
+    AttemptStatus.STARTING: frozenset({AttemptStatus.PROCESSING}) | _ENDS,
+    AttemptStatus.PROCESSING: _ENDS,
+    **{status: frozenset() for status in _ENDS},
+}
+"""Never backwards: a `start` hook that arrives after `processing` moves nothing."""
+
+LIVE_ATTEMPT_STATUSES = frozenset(status for status, moves in ATTEMPT_MOVES.items() if moves)
+
+
+class DeliverySource(StrEnum):
+    """Which postman brought it."""
+
+    WEBHOOK = "webhook"
+    """The provider called our callback URL."""
+    POLL = "poll"
+    """Recovery asked the provider."""
+    REPLAY = "replay"
+    """An operator, or a script of theirs, sent a stored delivery again."""
+    DEADLINE = "deadline"
+    """A time limit of ours passed."""
+
+
+class DeliveryOutcome(StrEnum):
+    """How a delivery was settled."""
+
+    APPLIED = "applied"
+    """It moved a row."""
+    IGNORED = "ignored"
+    """Known and true, but it changes nothing: a duplicate, a regression, late news."""
+    LATE_RESULT = "late_result"
+    """A success for an attempt that had already ended otherwise: kept here, effect none."""
+    ORPHANED = "orphaned"
+    """Authentic, but no attempt of ours answers to it."""
+    QUARANTINED = "quarantined"
+    """Authentic, but not understood; kept raw for a person."""

@@ -1,0 +1,208 @@
+"""Every table on one page, without behaviour. Who may change a row, and how, is in the verbs beside this.
+
+Times are aware UTC. JSON columns hold plain JSON values. Rows refer to each other by text ids made in
+`db.ids`: a prefix that names the table and a UUIDv7, so that ids sort by the time they were made.
+"""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import JSON, DateTime, Dialect, Index, LargeBinary, MetaData, String, Text
+from sqlalchemy.types import TypeDecorator
+from sqlmodel import Field, SQLModel
+
+# A stable name for every constraint, so that a migration can drop it on any database.
+NAMING = {
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+    "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+    "pk": "pk_%(table_name)s",
+}
+
+
+class UtcDateTime(TypeDecorator[datetime]):
+    """A time that is aware UTC on both sides; SQLite would hand back a naive one."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a naive time reached the database")
+        value = value.astimezone(UTC)
+        # SQLite keeps text and compares it as text: one zone, one shape.
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class Table(SQLModel):
+    """The base of all tables here: its own metadata, so that two schemas never mix."""
+
+    metadata = MetaData(naming_convention=NAMING)
+
+
+class Job(Table, table=True):
+    """What a caller asked for. Exactly one terminal outcome."""
+
+    __tablename__ = "jobs"
+    __table_args__ = (
+        Index("ix_jobs_due", "state", "run_after"),
+        Index("ix_jobs_deadline", "state", "deadline_at"),
+        Index("ix_jobs_kind_id", "kind", "id"),
+    )
+
+    id: str = Field(primary_key=True, max_length=64)
+    kind: str = Field(max_length=64)
+    state: str = Field(max_length=16)
+    stage: str | None = Field(default=None, max_length=64)
+    progress: float = 0.0
+    waiting_reason: str | None = Field(default=None, sa_type=Text)
+    input: dict[str, Any] = Field(sa_type=JSON)
+    caller_metadata: dict[str, Any] = Field(sa_type=JSON)
+    provider: str = Field(max_length=32)
+    """What the caller asked for: `auto` or a provider's name."""
+    priority: int = 0
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    deadline_at: datetime = Field(sa_type=UtcDateTime)
+    run_after: datetime = Field(sa_type=UtcDateTime)
+    """When a `queued` or `finishing` job is due next."""
+    waiting_for: str | None = Field(default=None, max_length=32)
+    """The provider whose next free slot this job is waiting for."""
+    lease: str | None = Field(default=None, max_length=64)
+    """The token of whoever works on it; a commit without the right token changes nothing."""
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    crashes: int = 0
+    """Steps begun and not ended since the last one that ended: the poison counter."""
+    seq: int = 0
+    """The `seq` of the newest event."""
+    error_code: str | None = Field(default=None, max_length=64)
+    error_message: str | None = Field(default=None, sa_type=Text)
+    retry_of: str | None = Field(default=None, max_length=64)
+
+
+class Attempt(Table, table=True):
+    """One numbered try at a job at one provider."""
+
+    __tablename__ = "attempts"
+    __table_args__ = (
+        Index("uq_attempts_job_id_number", "job_id", "number", unique=True),
+        Index("ix_attempts_check", "status", "check_at"),
+    )
+
+    id: str = Field(primary_key=True, max_length=64)
+    job_id: str = Field(foreign_key="jobs.id", max_length=64)
+    number: int
+    provider: str = Field(max_length=32)
+    model: str = Field(max_length=256)
+    status: str = Field(max_length=16)
+    prediction_id: str | None = Field(default=None, index=True, max_length=128)
+    engine: str | None = Field(default=None, max_length=256)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    heard_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When news of it last came."""
+    check_at: datetime = Field(sa_type=UtcDateTime)
+    """When recovery asks about it, if it is still alive."""
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    error: str | None = Field(default=None, sa_type=Text)
+    metrics: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
+    result_delivery_id: str | None = Field(default=None, max_length=64)
+    """The delivery that carries the output; the finisher reads it from there."""
+
+
+class Delivery(Table, table=True):
+    """One piece of outside news, stored raw before it is understood."""
+
+    __tablename__ = "deliveries"
+    __table_args__ = (
+        Index("uq_deliveries_dedupe_key", "dedupe_key", unique=True),
+        Index("ix_deliveries_due", "settled_at", "run_after"),
+        Index("ix_deliveries_attempt_id", "attempt_id"),
+    )
+
+    id: str = Field(primary_key=True, max_length=64)
+    source: str = Field(max_length=16)
+    provider: str = Field(max_length=32)
+    attempt_id: str = Field(max_length=64)
+    """As named by the callback URL; there may be no such attempt."""
+    job_id: str | None = Field(default=None, index=True, max_length=64)
+    """Known from the start for news of our own, else found while applying."""
+    message_id: str | None = Field(default=None, max_length=256)
+    """The provider's id of the message, where it has one."""
+    dedupe_key: str = Field(max_length=160)
+    headers: dict[str, str] = Field(sa_type=JSON)
+    body: bytes = Field(sa_type=LargeBinary(length=2**31 - 1))
+    received_at: datetime = Field(sa_type=UtcDateTime)
+    run_after: datetime = Field(sa_type=UtcDateTime)
+    tries: int = 0
+    settled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    outcome: str | None = Field(default=None, max_length=16)
+    detail: str | None = Field(default=None, sa_type=Text)
+
+
+class Asset(Table, table=True):
+    """A stored file, once per content."""
+
+    __tablename__ = "assets"
+
+    id: str = Field(primary_key=True, max_length=64)
+    sha256: str = Field(max_length=64, unique=True)
+    storage_key: str = Field(max_length=256)
+    peaks_key: str = Field(max_length=256)
+    media_type: str = Field(max_length=64)
+    size_bytes: int
+    duration_s: float
+    sample_rate: int
+    channels: int
+    created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class Output(Table, table=True):
+    """A job's named output and the asset that holds it."""
+
+    __tablename__ = "outputs"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.id", max_length=64)
+    name: str = Field(primary_key=True, max_length=32)
+    asset_id: str = Field(foreign_key="assets.id", index=True, max_length=64)
+
+
+class Event(Table, table=True):
+    """An appended fact about a job; `seq` counts from 1 without gaps within the job."""
+
+    __tablename__ = "events"
+
+    job_id: str = Field(primary_key=True, foreign_key="jobs.id", max_length=64)
+    seq: int = Field(primary_key=True)
+    type: str = Field(max_length=32)
+    data: dict[str, Any] = Field(sa_type=JSON)
+    at: datetime = Field(sa_type=UtcDateTime)
+
+
+class IdempotencyKey(Table, table=True):
+    """A caller's `Idempotency-Key` and the job that it made."""
+
+    __tablename__ = "idempotency_keys"
+
+    key: str = Field(primary_key=True, max_length=255)
+    fingerprint: str = Field(max_length=64)
+    """SHA-256 of the canonical request."""
+    job_id: str = Field(max_length=64)
+    created_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
+class Secret(Table, table=True):
+    """A secret of the installation itself, made once, shared by all its processes."""
+
+    __tablename__ = "secrets"
+
+    name: str = Field(primary_key=True, max_length=64)
+    value: str = Field(max_length=128, sa_type=String)
+    created_at: datetime = Field(sa_type=UtcDateTime)
