@@ -1,0 +1,275 @@
+"""Sound files: what one is, trimming it, and drawing it.
+
+Owns ffmpeg, and every decision about media bytes that strangers sent (their reading is `app.audio.clips`).
+Promises: the container is known by its first bytes before any decoder sees it, and ffmpeg is then held to
+that one demuxer, local files and fixed arguments, so a playlist, script or address inside a file reaches
+nothing; length, rate, channels and size are judged before decoding and bounded while decoding; at most one
+ffmpeg a core; what comes back decodes and is not silent, or AudioRejected says why in words without paths.
+The same input gives the same bytes. Leaves spawning and killing to `app.audio.processes`, fetching to
+`app.outbound`, and keeping to `app.storage`; the directory of `target` belongs to the caller, one a job.
+
+There is no ffprobe: libsndfile reads the headers it knows, for the rest ffmpeg walks the packets.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from app.audio.clips import CONTAINERS, Clip, draw_peaks, read_header, refuse_not_numbers, sniff
+from app.audio.processes import Finished, Limits, run
+from app.errors import AudioRejected
+
+__all__ = ["Audio", "Clip", "Recipe", "default_binary", "family", "keep_argv", "trim_argv", "walk_argv"]
+
+MAX_CHANNELS = 8
+MIN_RATE, MAX_RATE = 8_000, 192_000
+
+_WAV_HEADER_BYTES = 64
+_PROGRESS = re.compile(r"\w+=", re.ASCII)
+_THRESHOLD = re.compile(r"-\d{1,3}(\.\d{1,2})?dB", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How one clip is read and written: everything an argv holds besides two paths."""
+
+    container: str
+    codec: str
+    threshold: str
+    """Such as `-60dB`."""
+    max_duration_s: float
+    max_bytes: int
+
+
+class Audio:
+    """`jobs` is how many ffmpeg processes may run at once; `timeout_s` is each one's wall clock."""
+
+    def __init__(
+        self,
+        *,
+        binary: str,
+        timeout_s: float = 120.0,
+        max_duration_s: float = 600.0,
+        max_bytes: int = 200 << 20,
+        jobs: int | None = None,
+    ) -> None:
+        cores = os.cpu_count() or 1
+        self._binary = binary
+        self._timeout_s = timeout_s
+        self._max_duration_s = max_duration_s
+        self._max_bytes = max_bytes
+        self._slots = asyncio.Semaphore(jobs or cores)
+        self._limits = Limits(file_bytes=max_bytes * 2, cpu_s=timeout_s * cores)
+
+    async def probe(self, path: Path) -> Clip:
+        """What `path` is. Raises AudioRejected: not audio, past a limit, unreadable; EngineUnavailable."""
+        container = await asyncio.to_thread(self._sniffed, path)
+        clip = await asyncio.to_thread(read_header, path, container)
+        clip = clip or await self._walk(path, container)
+        self._judge(clip)
+        return clip
+
+    async def trim(
+        self, source: Path, target: Path, *, threshold: str = "-60dB", trim_silence: bool = True
+    ) -> Clip:
+        """Write `source` to `target` without its silent ends (20 ms of them stay), tags, pictures and video.
+
+        wav, flac, mp3 and ogg keep their family (`family` names a file's suffix), the rest becomes mp3.
+        Silent is an RMS below `threshold` over 20 ms. With `trim_silence=False` a family member is copied
+        without re-encoding, and only proven to decode and to be above the threshold somewhere.
+        Raises AudioRejected and EngineUnavailable; `target` is then not there.
+        """
+        if not _THRESHOLD.fullmatch(threshold):
+            raise ValueError(f"threshold {threshold!r} is not like -60dB")
+        try:
+            return await self._trim(source, target, threshold, trim_silence=trim_silence)
+        except BaseException:
+            await asyncio.to_thread(target.unlink, missing_ok=True)
+            raise
+
+    async def peaks(self, path: Path, *, buckets: int = 800) -> bytes:
+        """The outline as JSON (see `clips.draw_peaks`), of what `trim` writes. Raises AudioRejected."""
+        return await asyncio.to_thread(draw_peaks, path, buckets)
+
+    async def _trim(self, source: Path, target: Path, threshold: str, *, trim_silence: bool) -> Clip:
+        clip = await self.probe(source)
+        if clip.codec in ("float", "double"):
+            await asyncio.to_thread(refuse_not_numbers, source)
+        recipe = Recipe(clip.container, clip.codec, threshold, self._max_duration_s, self._max_bytes)
+        build = trim_argv if trim_silence else keep_argv
+        ended = await self._ffmpeg(build(self._binary, source, target, recipe), source, target)
+        silent = not trim_silence and _is_silent(ended.stderr_tail, threshold)
+        return await self._proven(target, ended, silent=silent)
+
+    def _sniffed(self, path: Path) -> str:
+        size_bytes = path.stat().st_size
+        if size_bytes > self._max_bytes:
+            raise AudioRejected(f"the file is larger than {self._max_bytes} bytes")
+        return sniff(path)
+
+    def _judge(self, clip: Clip, *, slack_s: float = 0.0) -> None:
+        if clip.duration_s > self._max_duration_s + slack_s:
+            raise AudioRejected(
+                f"the clip lasts {clip.duration_s:.0f} s, the limit is {self._max_duration_s:g} s"
+            )
+        if not 1 <= clip.channels <= MAX_CHANNELS:
+            raise AudioRejected(f"the clip has {clip.channels} channels, the limit is {MAX_CHANNELS}")
+        if not MIN_RATE <= clip.sample_rate <= MAX_RATE:
+            raise AudioRejected(f"the clip's rate is {clip.sample_rate} Hz, outside {MIN_RATE}-{MAX_RATE} Hz")
+
+    async def _walk(self, path: Path, container: str) -> Clip:
+        """Let ffmpeg walk the packets (their sum is the length) and decode 0.1 s (its WAV header tells the
+        rest): nothing is parsed that a tag in the file could have written."""
+        argv = walk_argv(self._binary, path, container, self._max_duration_s)
+        ended = await self._ffmpeg(argv, path)
+        header, times = ended.stdout, re.findall(r"^out_time_us=(\d+)", ended.stderr_tail, re.MULTILINE)
+        if len(header) < 28 or not times:
+            raise AudioRejected("the clip has no samples that can be decoded")
+        channels, rate = int.from_bytes(header[22:24], "little"), int.from_bytes(header[24:28], "little")
+        return Clip(
+            int(times[-1]) / 1e6, rate, channels, container, "unknown", CONTAINERS[container].media_type
+        )
+
+    async def _proven(self, target: Path, ended: Finished, *, silent: bool) -> Clip:
+        """The result as measured, or why there is none."""
+        if silent:
+            raise AudioRejected("the clip is silent")
+        clip = await asyncio.to_thread(_measure, target)
+        if clip is None:
+            # No frame came out of the filter: either all was silent, or no frame could be decoded.
+            complaint = _complaint(ended.stderr_tail)
+            raise AudioRejected(
+                f"the clip cannot be decoded: {complaint}" if complaint else "the clip is silent"
+            )
+        if (await asyncio.to_thread(target.stat)).st_size >= self._max_bytes:
+            raise AudioRejected(f"the result is larger than {self._max_bytes} bytes")
+        # A header may have lied about the length, the samples do not. Encoders pad by some frames.
+        self._judge(clip, slack_s=0.5)
+        return clip
+
+    async def _ffmpeg(self, argv: list[str], *paths: Path) -> Finished:
+        async with self._slots:
+            try:
+                ended = await run(
+                    argv, timeout_s=self._timeout_s, limits=self._limits, stdout_bytes=_WAV_HEADER_BYTES
+                )
+            except TimeoutError as exc:
+                raise AudioRejected(f"decoding took longer than the limit of {self._timeout_s:g} s") from exc
+        if ended.exit_code == 0:
+            return ended
+        if "matches no streams" in ended.stderr_tail:
+            raise AudioRejected("the file has no audio stream")
+        complaint = _complaint(ended.stderr_tail, *paths) or f"ffmpeg ended with {ended.exit_code}"
+        raise AudioRejected(f"the clip cannot be decoded: {complaint}")
+
+
+def default_binary() -> str:
+    """The ffmpeg that comes with the `imageio-ffmpeg` package (GPL build, no ffprobe)."""
+    import imageio_ffmpeg
+
+    return str(imageio_ffmpeg.get_ffmpeg_exe())
+
+
+def family(container: str) -> str:
+    """What `trim` writes for a clip of this container: `wav`, `flac`, `ogg` or `mp3`, also as a suffix."""
+    return CONTAINERS[container].family
+
+
+def trim_argv(binary: str, source: Path, target: Path, recipe: Recipe) -> list[str]:
+    """One run that cuts both ends: the head, then the tail as the head of the reversed clip.
+
+    `areverse` holds the clip in memory twice: the length limit and RLIMIT_AS bound it.
+    """
+    head = (
+        f"silenceremove=start_periods=1:start_threshold={recipe.threshold}:start_silence=0.02:detection=rms"
+    )
+    return [
+        *_read_args(binary, "error", source, recipe.container, recipe.max_duration_s),
+        *("-map", "0:a:0", "-af", f"{head},areverse,{head},areverse"),
+        *_encode_args(recipe),
+        *_write_args(target, recipe),
+    ]
+
+
+def keep_argv(binary: str, source: Path, target: Path, recipe: Recipe) -> list[str]:
+    """One run that copies the audio stream as it is (or encodes a stranger) and decodes it all to find its
+    loudest sample, which `volumedetect` prints at level info."""
+    kept = family(recipe.container) == recipe.container
+    return [
+        *_read_args(binary, "info", source, recipe.container, recipe.max_duration_s),
+        *("-map", "0:a:0", *(("-c:a", "copy") if kept else _encode_args(recipe))),
+        *_write_args(target, recipe),
+        *("-map", "0:a:0", "-af", "volumedetect", "-f", "null", "-"),
+    ]
+
+
+def walk_argv(binary: str, source: Path, container: str, max_duration_s: float) -> list[str]:
+    """One run that copies all packets to nowhere, telling the time reached on stderr, and decodes 0.1 s to a
+    WAV on stdout for its header."""
+    return [
+        *_read_args(binary, "error", source, container, max_duration_s),
+        *("-progress", "pipe:2"),
+        *("-map", "0:a:0", "-c", "copy", "-f", "null", "-"),
+        *("-map", "0:a:0", "-t", "0.1", "-c:a", "pcm_s16le", "-fflags", "+bitexact", "-f", "wav", "pipe:1"),
+    ]
+
+
+def _read_args(binary: str, verbosity: str, source: Path, container: str, max_duration_s: float) -> list[str]:
+    demuxer = CONTAINERS[container].demuxer
+    return [
+        *(binary, "-nostdin", "-hide_banner", "-nostats", "-v", verbosity, "-y"),
+        # All three hold: a playlist named .mp3 is opened by its content unless the demuxer is
+        # forced, and what a demuxer opens by itself is held to both lists.
+        *("-protocol_whitelist", "file", "-format_whitelist", demuxer, "-f", demuxer),
+        # A second more than the limit, so that a clip which lied about its length can be told from one at it.
+        *("-t", f"{max_duration_s + 1:.3f}", "-i", f"file:{source}"),
+    ]
+
+
+def _encode_args(recipe: Recipe) -> list[str]:
+    match family(recipe.container):
+        case "wav":
+            return ["-c:a", "pcm_s16le"]
+        case "flac":
+            depth = "s32" if recipe.codec == "pcm_24" else "s16"  # the filters' floats would make all 24 bits
+            return ["-c:a", "flac", "-sample_fmt", depth]
+        case "ogg" if recipe.codec == "opus":
+            return ["-c:a", "libopus", "-b:a", "128k"]
+        case "ogg":
+            return ["-c:a", "libvorbis", "-q:a", "5"]
+        case _:
+            return ["-c:a", "libmp3lame", "-b:a", "192k"]
+
+
+def _write_args(target: Path, recipe: Recipe) -> list[str]:
+    return [
+        *("-vn", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1"),
+        # No encoder version, date or random serial: the same input gives the same bytes, so the same asset.
+        *("-fflags", "+bitexact", "-flags:a", "+bitexact"),
+        *("-fs", str(recipe.max_bytes), "-f", family(recipe.container), f"file:{target}"),
+    ]
+
+
+def _measure(target: Path) -> Clip | None:
+    """The result's header; None when no sample is in it (an mp3 of none is no mp3 at all)."""
+    try:
+        return read_header(target, sniff(target))
+    except (AudioRejected, FileNotFoundError):
+        return None
+
+
+def _is_silent(report: str, threshold: str) -> bool:
+    loudest = re.findall(r"max_volume: (-?[\d.]+) dB", report)
+    return not loudest or float(loudest[-1]) < float(threshold.removesuffix("dB"))
+
+
+def _complaint(report: str, *paths: Path) -> str:
+    """ffmpeg's last words, without our paths, its memory addresses and its length."""
+    for path in paths:
+        report = report.replace(str(path), "the file")
+    lines = [line for line in report.splitlines() if line.strip() and not _PROGRESS.match(line)]
+    return re.sub(r"\[[^\]]* @ 0x[0-9a-f]+\] ?|file:", "", lines[-1])[:200].strip() if lines else ""

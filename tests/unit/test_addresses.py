@@ -1,0 +1,226 @@
+"""The table of who may be spoken to: every spelling that ever got past somebody's guard (faults 21, 30)."""
+
+from __future__ import annotations
+
+import ipaddress
+
+import pytest
+
+from app.outbound.addresses import Guard, Rules, refusal, resolve
+from app.errors import OutputRejected, ProviderUnavailable
+from app.provider.base import DownloadRules
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
+REFUSED = words(
+    """
+0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200 100.127.255.255 127.0.0.1 127.255.0.1
+168.63.129.16 169.254.0.1 169.254.169.254 169.254.170.2 172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.192
+192.0.2.1 192.31.196.1 192.52.193.1 192.88.99.1 192.168.0.1 192.168.255.255 192.175.48.1 198.18.0.1
+198.19.255.255 198.51.100.7 203.0.113.9 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255
+:: ::1 ::2 ::127.0.0.1 ::169.254.169.254 ::8.8.8.8 ::ffff:127.0.0.1 ::ffff:8.8.8.8 ::ffff:a9fe:a9fe
+64:ff9b::a9fe:a9fe 64:ff9b::8.8.8.8 64:ff9b:1::1 64:ff9b:1:ffff::1 100::1 100:0:0:1::1
+2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 2001:2::1 2001:10::1 2001:1ff::1 2001:db8::1 2001:db8:ffff::1
+2002:a9fe:a9fe::1 2002:0808:0808::1 2620:4f:8000::1 3fff::1 3fff:fff::1 4000::1 5f00::1 fc00::1 fd00:ec2::254
+fd20:ce::254 fdff::1 fe80::1 fe80::1%eth0 febf::1 fec0::1 feff::1 ff02::1 ff0e::1 fe00::1 8000::1
+"""
+)
+PUBLIC = words(
+    """
+1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.1 169.253.255.255
+169.255.0.0 172.15.255.255 172.32.0.0 192.0.1.0 192.0.3.0 192.167.255.255 192.169.0.0 198.17.255.255
+198.20.0.0 223.255.255.255 168.63.129.15 2606:4700:4700::1111 2a00:1450:4001::1 2001:200::1
+2001:4860:4860::8888 2003::1 3ffe:ffff::1 2620:4e:8000::1
+"""
+)
+SPELLINGS = words(
+    """
+2852039166 0251.0376.0251.0376 0xa9fea9fe 0xa9.0xfe.0xa9.0xfe 169.254.43518 127.1 127.0.1 017700000001
+2130706433 0x7f.1 0177.1 0 0x0 localhost 3232235521 [::1] [::ffff:127.0.0.1] [::ffff:7f00:1] [0:0:0:0:0:0:0:1]
+[64:ff9b::7f00:1] [::127.0.0.1] [2002:7f00:1::] ①②⑦.⓪.⓪.① １２７.０.０.１ 127。0。0。1 127.0.0.1. localhost.
+"""
+)
+
+
+async def never(host: str, port: int) -> list[str]:
+    raise AssertionError(f"{host}:{port} was looked up")
+
+
+async def public(host: str, port: int) -> list[str]:
+    return ["1.1.1.1"]
+
+
+def guard(resolver: object = public, allow: tuple[str, ...] = ()) -> Guard:
+    return Guard(allow=allow, resolver=resolver, timeout_s=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("address", REFUSED)
+def test_a_special_address_is_refused(address: str) -> None:
+    assert refusal(address)
+
+
+@pytest.mark.parametrize("address", PUBLIC)
+def test_an_ordinary_address_is_not(address: str) -> None:
+    assert refusal(address) is None
+
+
+def test_whatever_the_standard_library_calls_special_is_refused_too() -> None:
+    for first in range(256):
+        for second in range(0, 256, 5):
+            address = ipaddress.ip_address(f"{first}.{second}.0.9")
+            if not address.is_global:
+                assert refusal(str(address)), address
+
+
+@pytest.mark.parametrize("host", SPELLINGS)
+async def test_every_spelling_of_a_private_address_is_refused(host: str) -> None:
+    with pytest.raises((OutputRejected, ProviderUnavailable)):
+        await guard(resolve).judge(f"https://{host}/out.wav", DownloadRules(hosts=()))
+
+
+@pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f.1", "017700000001", "0", "[::1]", "localhost"])
+async def test_spellings_that_do_resolve_are_judged_by_what_they_become(host: str) -> None:
+    with pytest.raises(OutputRejected, match="not public"):
+        await guard(resolve).judge(f"https://{host}/", DownloadRules(hosts=()))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "out.wav",
+        "//example.com/x",
+        "file:///etc/passwd",
+        "ftp://example.com/x",
+        "data:audio/wav;base64,AAAA",
+        "gopher://example.com",
+        "https://",
+        "https:///x",
+        "https://user@example.com/",
+        "https://user:password@example.com/",
+        "https://example.com\\@127.0.0.1/",
+        "http://example.com/",
+        "http://example.com:443/",
+        "https://example.com:22/",
+        "https://example.com:6379/",
+        "https://example.com:99999/",
+        "https://example.com:-1/",
+        "https://exa mple.com/",
+        "https://example.com\r\nX: y/",
+        "https://[::1/",
+        "https://[fe80::1%25eth0]/",
+        "https://" + "a" * 70_000,
+    ],
+)
+async def test_what_is_not_plain_https_on_443_is_refused_without_a_lookup(url: str) -> None:
+    with pytest.raises(OutputRejected):
+        await guard(never).judge(url, DownloadRules(hosts=()))
+
+
+async def test_one_private_address_among_public_ones_refuses_all() -> None:
+    async def mixed(host: str, port: int) -> list[str]:
+        return ["1.1.1.1", "10.0.0.1"]
+
+    with pytest.raises(OutputRejected, match="private"):
+        await guard(mixed).judge("https://example.com/", DownloadRules(hosts=()))
+
+
+@pytest.mark.parametrize(
+    ("host", "listed"),
+    [
+        ("replicate.delivery", True),
+        ("pbxt.replicate.delivery", True),
+        ("a.b.replicate.delivery", True),
+        ("REPLICATE.delivery", True),
+        ("evilreplicate.delivery", False),
+        ("replicate.delivery.evil.com", False),
+        ("replicate.delivery.", False),
+        ("example.com", False),
+    ],
+)
+async def test_hosts_are_matched_exactly_or_below_a_dot(host: str, listed: bool) -> None:
+    rules = DownloadRules(
+        hosts=("replicate.delivery", "*.replicate.delivery"), headers={"Authorization": "x"}
+    )
+    if listed:
+        assert (await guard().judge(f"https://{host}/x", rules)).trusted
+    else:
+        with pytest.raises(OutputRejected, match="not a host"):
+            await guard(never).judge(f"https://{host}/x", rules)
+
+
+async def test_a_star_does_not_match_the_suffix_itself() -> None:
+    with pytest.raises(OutputRejected, match="not a host"):
+        await guard(never).judge("https://example.com/", DownloadRules(hosts=("*.example.com",)))
+
+
+@pytest.mark.parametrize(
+    ("rules", "url", "trusted"),
+    [
+        (DownloadRules(hosts=()), "https://example.com/", False),
+        (DownloadRules(hosts=("example.com",)), "https://example.com/", True),
+        (DownloadRules(hosts=(), plain_http=("10.0.0.1:5000",)), "http://10.0.0.1:5000/", True),
+    ],
+)
+async def test_tokens_are_for_listed_hosts_only(rules: Rules, url: str, trusted: bool) -> None:
+    assert (await guard().judge(url, rules)).trusted is trusted
+
+
+@pytest.mark.parametrize(
+    ("allow", "url", "let_in"),
+    [
+        ("worker", "http://worker:5000/x", True),
+        ("worker:5000", "http://worker:5000/x", True),
+        ("worker:5000", "http://worker:5001/x", False),
+        ("10.1.0.0/16", "http://worker:5000/x", True),
+        ("10.2.0.0/16", "http://worker:5000/x", False),
+        ("10.2.0.0/16", "https://worker/x", False),
+        ("10.1.2.3", "https://worker/x", True),
+    ],
+)
+async def test_exemptions_are_by_host_port_or_network(allow: str, url: str, let_in: bool) -> None:
+    async def private(host: str, port: int) -> list[str]:
+        return ["10.1.2.3"]
+
+    judged = guard(private, (allow,)).judge(url, DownloadRules(hosts=()))
+    if let_in:
+        target = await judged
+        assert (target.exempt, target.addresses) == (True, ("10.1.2.3",))
+    else:
+        with pytest.raises(OutputRejected):
+            await judged
+
+
+async def test_a_network_exempts_a_name_only_if_all_its_addresses_lie_in_it() -> None:
+    async def mixed(host: str, port: int) -> list[str]:
+        return ["10.1.2.3", "10.9.9.9"]
+
+    with pytest.raises(OutputRejected, match="not public"):
+        await guard(mixed, ("10.1.0.0/16",)).judge("https://worker/x", DownloadRules(hosts=()))
+
+
+async def test_a_stranger_cannot_redirect_into_an_exemption() -> None:
+    async def answers(host: str, port: int) -> list[str]:
+        return ["10.1.2.3"] if host == "worker" else ["1.1.1.1"]
+
+    doors = guard(answers, ("10.1.0.0/16", "worker"))
+    stranger = await doors.judge("https://example.com/", DownloadRules(hosts=()))
+    with pytest.raises(OutputRejected, match="not public"):
+        await doors.judge("https://worker/", DownloadRules(hosts=()), after=stranger)
+    with pytest.raises(OutputRejected, match="scheme"):
+        await doors.judge("http://worker/", DownloadRules(hosts=()), after=stranger)
+
+
+async def test_a_name_without_an_address_may_have_one_later() -> None:
+    async def nothing(host: str, port: int) -> list[str]:
+        return []
+
+    async def fails(host: str, port: int) -> list[str]:
+        raise OSError(-2, "Name or service not known")
+
+    for resolver in (nothing, fails):
+        with pytest.raises(ProviderUnavailable, match="does not resolve"):
+            await guard(resolver).judge("https://example.com/", DownloadRules(hosts=()))
