@@ -1,0 +1,42 @@
+"""The named moments at which a process may die: what the crash tests aim at, and nothing in production.
+
+A station calls `reach(CrashPoint.X)` at each of them. In production `reach` is `pass_by`; a crash test's
+child process injects one that kills itself with SIGKILL at a chosen point.
+"""
+
+from collections.abc import Callable
+from enum import StrEnum
+
+
+class CrashPoint(StrEnum):
+    """In the order in which a job meets them."""
+
+    JOB_COMMITTED = "job_committed"
+    """The job is stored, the caller has not been told."""
+    ATTEMPT_COMMITTED = "attempt_committed"
+    """The attempt is stored, the provider has not been asked."""
+    PREDICTION_CREATED = "prediction_created"
+    """The provider has the prediction, we have not stored its id."""
+    PREDICTION_STORED = "prediction_stored"
+    DELIVERY_COMMITTED = "delivery_committed"
+    """The news is stored, the provider has not had its 2xx."""
+    DELIVERY_PARSED = "delivery_parsed"
+    """The news is understood, no row has moved."""
+    DELIVERY_APPLIED = "delivery_applied"
+    FINISH_CLAIMED = "finish_claimed"
+    """The finisher holds the lease."""
+    OUTPUT_FETCHED = "output_fetched"
+    OUTPUT_TRIMMED = "output_trimmed"
+    OUTPUT_STORED = "output_stored"
+    """The object is in the store, no row points at it."""
+    JOB_FINISHED = "job_finished"
+    """The job has ended, no hint has been heard."""
+    POLL_ANSWERED = "poll_answered"
+    """Recovery has the provider's answer, it is not stored."""
+
+
+Reach = Callable[[CrashPoint], None]
+
+
+def pass_by(_point: CrashPoint) -> None:
+    """Production: nothing happens."""

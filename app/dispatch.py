@@ -1,0 +1,246 @@
+"""Start the next attempt: choose the provider, create the prediction with its callback URL.
+
+Promises: the attempt's row is committed before the provider is asked, so a callback always finds it; a
+create that may have been carried out is never repeated blindly (recovery looks for it first); a provider
+that has no free slot or is away costs no attempt. Leaves everything the provider says later to the inbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+
+from app.crash_points import CrashPoint
+from app.errors import AppError, ProviderBadResponse, ProviderBusy, ProviderUnavailable, TransientError
+from app.inbox import Inbox
+from app.kinds import get_kind
+from app.lifecycle import backoff_s, choose_provider, next_check
+from app.line import Line
+from app.moves import Moves
+from app.provider.base import Order, Prediction, Provider
+from app.tokens import Callbacks
+from db import attempts as attempt_rows
+from db import jobs as job_rows
+from db.events import append_event
+from db.ids import make_id
+from db.session import Transaction
+from db.states import AttemptStatus, DeliverySource, JobState
+from db.tables import Attempt, Job
+
+log = structlog.get_logger()
+
+CREATE_LIMIT_S = 30.0
+"""How long a create may take; afterwards recovery looks whether the prediction exists."""
+RECHECK_SLOT_S = 15.0
+"""A job that waits for a slot is woken when one comes free; this is for when that hint was lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A provider that is configured: what it is, and how many predictions it takes at once, if bounded."""
+
+    provider: Provider
+    slots: int | None = None
+
+
+class Dispatcher:
+    """The dispatch station."""
+
+    def __init__(
+        self, *, line: Line, routes: Mapping[str, Route], callbacks: Callbacks, inbox: Inbox
+    ) -> None:
+        self._line = line
+        self._routes = routes
+        self._callbacks = callbacks
+        self._inbox = inbox
+        self._moves = Moves(line=line, providers={name: route.provider for name, route in routes.items()})
+
+    async def due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[str]:
+        return await job_rows.list_due_jobs(tx, JobState.QUEUED, now=now, limit=limit)
+
+    async def step(self, job_id: str) -> None:
+        """Give a due, queued job its next attempt; nothing when it is not due any more."""
+        now = datetime.now(UTC)
+        async with self._line.database.transaction() as tx:
+            job = await job_rows.find_job(tx, job_id, lock=True)
+            if job is None or job.state != JobState.QUEUED or job.run_after > now:
+                return
+            attempt = await self._begin(tx, job, now)
+        if attempt is None:
+            return
+        self._line.reach(CrashPoint.ATTEMPT_COMMITTED)
+        with structlog.contextvars.bound_contextvars(job_id=job.id, attempt_id=attempt.id):
+            await self._create(job, attempt)
+
+    async def _begin(self, tx: Transaction, job: Job, now: datetime) -> Attempt | None:
+        """Write the attempt and take the job from the queue, or let the job wait with a reason."""
+        past = await attempt_rows.list_attempts(tx, job.id)
+        tried = [(attempt.provider, AttemptStatus(attempt.status)) for attempt in past]
+        name = choose_provider(job.provider, list(self._routes), tried)
+        if name is None:
+            reason = f"no provider for {job.kind} is configured"
+            await job_rows.postpone_job(
+                tx, job.id, run_after=now + timedelta(seconds=30), waiting_reason=reason
+            )
+            return None
+        if await self._is_full(tx, job, name, now):
+            return None
+        attempt = Attempt(
+            id=make_id("att"),
+            job_id=job.id,
+            number=len(past) + 1,
+            provider=name,
+            model=self._model(job.kind, name),
+            status=AttemptStatus.PENDING,
+            created_at=now,
+            check_at=now + timedelta(seconds=CREATE_LIMIT_S + 5),
+        )
+        begun = await job_rows.move_job(
+            tx,
+            job.id,
+            JobState.RUNNING,
+            values={
+                "stage": "starting",
+                "progress": 0.0,
+                "waiting_reason": None,
+                "waiting_for": None,
+                "started_at": job.started_at or now,
+            },
+        )
+        if not begun:
+            return None
+        await attempt_rows.insert_attempt(tx, attempt)
+        await append_event(
+            tx, job.id, "job.dispatched", at=now, status="running", attempt=attempt.number, provider=name
+        )
+        self._line.hint_job(tx, job.id)
+        return attempt
+
+    async def _is_full(self, tx: Transaction, job: Job, name: str, now: datetime) -> bool:
+        """Whether the provider has no slot left; if so the job waits for the next one to come free."""
+        slots = self._routes[name].slots
+        if slots is None or await attempt_rows.count_live_attempts(tx, name) < slots:
+            return False
+        ahead = await job_rows.count_waiting_for(tx, name)
+        await job_rows.postpone_job(
+            tx,
+            job.id,
+            run_after=now + timedelta(seconds=RECHECK_SLOT_S),
+            waiting_reason=f"behind {ahead + slots} jobs at {name}",
+            waiting_for=name,
+        )
+        return True
+
+    async def _create(self, job: Job, attempt: Attempt) -> None:
+        route = self._routes[attempt.provider]
+        order = self._order(job, attempt)
+        try:
+            async with asyncio.timeout(CREATE_LIMIT_S):
+                prediction = await route.provider.create(order)
+        except TimeoutError:
+            unanswered = ProviderUnavailable("creating the prediction took too long", ambiguous=True)
+            await self._refused(job, attempt, unanswered)
+        except ProviderBadResponse as exc:
+            # It may exist all the same: keep what was said and let recovery look for it.
+            await self._inbox.receive_news(DeliverySource.POLL, attempt, exc.raw)
+            await self._look_soon(attempt)
+        except AppError as exc:
+            await self._refused(job, attempt, exc)
+        else:
+            self._line.reach(CrashPoint.PREDICTION_CREATED)
+            await self._created(job, attempt, prediction)
+            self._line.reach(CrashPoint.PREDICTION_STORED)
+
+    def _order(self, job: Job, attempt: Attempt) -> Order:
+        kind = get_kind(job.kind)
+        wanted = kind.input_model.model_validate(job.input)
+        ask = kind.hosted.ask if attempt.provider == "replicate" else kind.ask_worker
+        left_s = (job.deadline_at - datetime.now(UTC)).total_seconds()
+        return Order(
+            attempt_id=attempt.id,
+            kind=job.kind,
+            model=attempt.model,
+            input=ask(wanted),
+            callback_url=self._callbacks.url(attempt.provider, attempt.id),
+            deadline_s=max(1.0, min(left_s, self._line.settings.attempt_limit_s(job.kind))),
+        )
+
+    def _model(self, kind: str, provider: str) -> str:
+        if provider != "replicate":
+            return kind
+        return self._line.settings.replicate_models.get(kind) or get_kind(kind).hosted.name
+
+    async def _created(self, job: Job, attempt: Attempt, prediction: Prediction) -> None:
+        """Store the prediction's id. If its news came first, the status stays what the news made it."""
+        now = datetime.now(UTC)
+        check_at = next_check(
+            attempt.created_at,
+            now,
+            silence_s=self._silence_s(attempt),
+            limit_s=self._line.settings.attempt_limit_s(job.kind),
+        )
+        async with self._line.database.transaction() as tx:
+            await attempt_rows.note_attempt(
+                tx, attempt.id, prediction_id=prediction.id or attempt.id, heard_at=now
+            )
+            alive = await attempt_rows.move_attempt(
+                tx, attempt.id, AttemptStatus.STARTING, now=now, check_at=check_at
+            )
+        log.info("attempt.created", provider=attempt.provider, prediction_id=prediction.id)
+        if prediction.output is not None or prediction.error is not None:
+            await self._inbox.receive_news(DeliverySource.POLL, attempt, prediction.raw)
+        current = await self._find_attempt(attempt.id)
+        if not alive and current is not None and current.status == AttemptStatus.LOST:
+            # We were frozen past our time and another attempt has taken over: stop paying for this one.
+            await self._routes[attempt.provider].provider.cancel(prediction.id or attempt.id)
+
+    def _silence_s(self, attempt: Attempt) -> float:
+        """A provider that cannot be asked is only given up at its limit."""
+        if self._routes[attempt.provider].provider.can_poll:
+            return self._line.settings.silence_s
+        return self._line.settings.replicate_webhook_timeout
+
+    async def _refused(self, job: Job, attempt: Attempt, error: AppError) -> None:
+        log.warning("attempt.refused", provider=attempt.provider, code=error.code, reason=error.message)
+        if isinstance(error, ProviderUnavailable) and error.ambiguous:
+            await self._look_soon(attempt)
+        elif isinstance(error, TransientError):
+            await self._withdraw(job, attempt, error)
+        else:
+            await self._moves.refuse_attempt(attempt.id, error)
+
+    async def _look_soon(self, attempt: Attempt) -> None:
+        """Leave the attempt pending: recovery asks the provider whether it knows it."""
+        soon = datetime.now(UTC) + timedelta(seconds=5)
+        async with self._line.database.transaction() as tx:
+            await attempt_rows.note_attempt(tx, attempt.id, check_at=soon)
+
+    async def _withdraw(self, job: Job, attempt: Attempt, error: TransientError) -> None:
+        """The provider certainly made nothing: the job waits, and no attempt is spent."""
+        now = datetime.now(UTC)
+        wait_s = error.retry_after_s or backoff_s(1 + int((now - job.created_at).total_seconds() // 10))
+        busy = isinstance(error, ProviderBusy)
+        async with self._line.database.transaction() as tx:
+            if not await attempt_rows.withdraw_attempt(tx, attempt.id):
+                return
+            await job_rows.move_job(
+                tx,
+                job.id,
+                JobState.QUEUED,
+                only_from=[JobState.RUNNING],
+                values={
+                    "stage": None,
+                    "run_after": now + timedelta(seconds=wait_s),
+                    "waiting_reason": f"{attempt.provider}: {error.message}"[:500],
+                    "waiting_for": attempt.provider if busy else None,
+                },
+            )
+            self._line.hint_job(tx, job.id)
+
+    async def _find_attempt(self, attempt_id: str) -> Attempt | None:
+        async with self._line.database.reading() as tx:
+            return await attempt_rows.find_attempt(tx, attempt_id)

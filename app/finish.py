@@ -1,0 +1,286 @@
+"""Turn a successful prediction into stored assets: fetch, probe, trim, store, end the job.
+
+Works under a lease: a finisher that was frozen and wakes up after its time commits nothing. Promises: no
+job succeeds without an object of the right bytes in the store; a clip that is silent, broken or no audio
+at all is a typed failure, never an empty success; temporary files are gone when the step ends. Every
+figure of a file is measured here, none is taken from the provider.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import structlog
+
+from app.audio import Audio, Clip, family
+from app.crash_points import CrashPoint
+from app.errors import (
+    AppError,
+    OutputExpired,
+    ProviderBadResponse,
+    StorageUnavailable,
+    TransientError,
+)
+from app.inbox import LARGE_BYTES
+from app.kinds import get_kind
+from app.line import Line
+from app.outbound import Outbound, decode_data_uri
+from app.provider.base import Prediction, Provider
+from app.storage import Storage, content_key, measure
+from app.work import Station
+from app.workspace import Workspace
+from db import attempts as attempt_rows
+from db import jobs as job_rows
+from db.assets import insert_asset, insert_output
+from db.events import append_event
+from db.ids import make_id
+from db.inbox import find_delivery
+from db.session import Transaction
+from db.states import AttemptStatus, JobState
+from db.tables import Asset, Attempt, Job
+
+log = structlog.get_logger()
+
+RETRY_S = 5.0
+"""Pause before finishing is tried again, where nobody said how long to wait."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bench:
+    """The finisher's tools: the way out, the media room, the store, and room for temporary files."""
+
+    outbound: Outbound
+    audio: Audio
+    storage: Storage
+    workspace: Workspace
+
+
+class Finisher:
+    """The finish station."""
+
+    def __init__(self, *, line: Line, providers: Mapping[str, Provider], bench: Bench) -> None:
+        self._line = line
+        self._providers = providers
+        self._bench = bench
+
+    async def due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[str]:
+        return await job_rows.list_due_jobs(tx, JobState.FINISHING, now=now, limit=limit)
+
+    async def step(self, job_id: str) -> None:
+        """Finish one job under a lease; nothing when it is not due or another finisher has it."""
+        settings = self._line.settings
+        now = datetime.now(UTC)
+        lease = make_id("lease")
+        async with self._line.database.transaction() as tx:
+            job = await job_rows.claim_job(
+                tx,
+                job_id,
+                JobState.FINISHING,
+                lease=lease,
+                now=now,
+                until=now + timedelta(seconds=settings.finish_limit_s),
+            )
+        if job is None:
+            return
+        self._line.reach(CrashPoint.FINISH_CLAIMED)
+        with structlog.contextvars.bound_contextvars(job_id=job.id):
+            if job.crashes > settings.max_crashes:
+                message = f"finishing it died {job.crashes - 1} times"
+                await self._fail(job, lease, "poisoned", message)
+                return
+            await self._finish(job, lease)
+
+    async def _finish(self, job: Job, lease: str) -> None:
+        try:
+            async with asyncio.timeout(self._line.settings.finish_limit_s):
+                attempt, places = await self._find_places(job)
+                async with self._bench.workspace.folder() as folder:
+                    timings: dict[str, float] = {}
+                    assets = {
+                        name: await self._make_asset(job, attempt, place, folder / name, timings)
+                        for name, place in places.items()
+                    }
+            await self._succeed(job, lease, assets, timings)
+        except _LostRace:
+            log.info("finish.lost_race")
+        except OutputExpired as exc:
+            await self._ask_again(job, lease, exc)
+        except (TransientError, TimeoutError) as exc:
+            await self._postpone(job, lease, exc)
+        except AppError as exc:
+            await self._fail(job, lease, exc.code, exc.message)
+
+    async def _find_places(self, job: Job) -> tuple[Attempt, dict[str, str]]:
+        """Where the outputs lie, read from the delivery that brought the success."""
+        async with self._line.database.reading() as tx:
+            attempts = await attempt_rows.list_attempts(tx, job.id)
+            winner = next((each for each in attempts if each.status == AttemptStatus.SUCCEEDED), None)
+            delivery = (
+                await find_delivery(tx, winner.result_delivery_id)
+                if winner and winner.result_delivery_id
+                else None
+            )
+        if winner is None or delivery is None:
+            raise ProviderBadResponse("the delivery that brought the output is gone")
+        prediction = await self._parse(winner.provider, delivery.body)
+        return winner, get_kind(job.kind).find_outputs(prediction.output)
+
+    async def _parse(self, provider: str, body: bytes) -> Prediction:
+        if len(body) < LARGE_BYTES:
+            return self._providers[provider].parse(body)
+        return await asyncio.to_thread(self._providers[provider].parse, body)
+
+    async def _make_asset(
+        self, job: Job, attempt: Attempt, place: str, stem: Path, timings: dict[str, float]
+    ) -> Asset:
+        raw = stem.with_suffix(".fetched")
+        with _timed(timings, "fetch_s"):
+            await self._fetch(attempt.provider, place, raw)
+        self._line.reach(CrashPoint.OUTPUT_FETCHED)
+        with _timed(timings, "trim_s"):
+            path, clip = await self._trim(job, raw, stem)
+        self._line.reach(CrashPoint.OUTPUT_TRIMMED)
+        with _timed(timings, "store_s"):
+            asset = await self._store(path, clip)
+        self._line.reach(CrashPoint.OUTPUT_STORED)
+        for step, took_s in timings.items():
+            self._line.metrics.step_seconds.labels(step.removesuffix("_s")).observe(took_s)
+        return asset
+
+    async def _fetch(self, provider: str, place: str, into: Path) -> None:
+        settings = self._line.settings
+        if place.startswith("data:"):
+            await decode_data_uri(place, into, max_bytes=settings.replicate_max_file_size)
+            return
+        await self._bench.outbound.download(
+            place,
+            into,
+            rules=self._providers[provider].download_rules(),
+            max_bytes=settings.replicate_max_file_size,
+            timeout_s=settings.replicate_download_timeout,
+        )
+
+    async def _trim(self, job: Job, raw: Path, stem: Path) -> tuple[Path, Clip]:
+        kind = get_kind(job.kind)
+        wanted = kind.input_model.model_validate(job.input)
+        path = stem.with_suffix(".trimmed")
+        clip = await self._bench.audio.trim(
+            raw,
+            path,
+            threshold=self._line.settings.replicate_silence_threshold,
+            trim_silence=kind.trims_silence(wanted),
+        )
+        return path, clip
+
+    async def _store(self, path: Path, clip: Clip) -> Asset:
+        """Put the file and its outline into the store, before any row points at them."""
+        sha256, size_bytes = await asyncio.to_thread(measure, path)
+        key = content_key(sha256, f".{family(clip.container)}")
+        peaks_key = content_key(sha256, ".peaks.json")
+        await self._bench.storage.put(path, key)
+        if not await self._bench.storage.exists(peaks_key):
+            await self._bench.storage.put_bytes(await self._bench.audio.peaks(path), peaks_key)
+        return Asset(
+            id=make_id("ast"),
+            sha256=sha256,
+            storage_key=key,
+            peaks_key=peaks_key,
+            media_type=clip.media_type,
+            size_bytes=size_bytes,
+            duration_s=round(clip.duration_s, 6),
+            sample_rate=clip.sample_rate,
+            channels=clip.channels,
+            created_at=datetime.now(UTC),
+        )
+
+    async def _succeed(
+        self, job: Job, lease: str, assets: dict[str, Asset], timings: dict[str, float]
+    ) -> None:
+        now = datetime.now(UTC)
+        async with self._line.database.transaction() as tx:
+            stored = {name: await insert_asset(tx, asset) for name, asset in assets.items()}
+            for name, asset in stored.items():
+                await insert_output(tx, job.id, name, asset.id)
+            took = {step: round(took_s, 4) for step, took_s in timings.items()}
+            ended = await self._line.end_job(
+                tx, job, JobState.SUCCEEDED, lease=lease, now=now, outputs=sorted(stored), **took
+            )
+            if not ended:
+                # Canceled meanwhile, or our lease ran out: nothing of this may stay.
+                raise _LostRace("somebody else ended the job")
+        self._line.reach(CrashPoint.JOB_FINISHED)
+        log.info("job.succeeded", outputs=sorted(assets), **took)
+
+    async def _ask_again(self, job: Job, lease: str, error: OutputExpired) -> None:
+        """The provider has deleted the output: only another attempt brings it back."""
+        now = datetime.now(UTC)
+        async with self._line.database.transaction() as tx:
+            attempts = await attempt_rows.list_attempts(tx, job.id)
+            spent = len(attempts) >= self._line.settings.max_attempts
+            if not spent and now < job.deadline_at:
+                moved = await job_rows.move_job(
+                    tx,
+                    job.id,
+                    JobState.QUEUED,
+                    lease=lease,
+                    values={"run_after": now, "stage": None, "waiting_reason": error.message},
+                )
+                if moved:
+                    await append_event(
+                        tx, job.id, "job.requeued", at=now, status="queued", reason=error.message
+                    )
+                    self._line.engine.enqueue(tx, Station.DISPATCH, job.id)
+                    self._line.hint_job(tx, job.id)
+                return
+        await self._fail(job, lease, error.code, error.message)
+
+    async def _postpone(self, job: Job, lease: str, error: TransientError | TimeoutError) -> None:
+        """What stood in the way may pass: give the lease back and come again, until the job's deadline."""
+        now = datetime.now(UTC)
+        message = error.message if isinstance(error, TransientError) else "finishing took too long"
+        log.warning("finish.postponed", reason=message)
+        if now >= job.deadline_at:
+            code = error.code if isinstance(error, TransientError) else StorageUnavailable.code
+            await self._fail(job, lease, code, message)
+            return
+        hint_s = error.retry_after_s if isinstance(error, TransientError) else None
+        wait_s = hint_s or RETRY_S
+        async with self._line.database.transaction() as tx:
+            await job_rows.release_job(
+                tx,
+                job.id,
+                lease=lease,
+                run_after=now + timedelta(seconds=wait_s),
+                waiting_reason=message,
+            )
+
+    async def _fail(self, job: Job, lease: str, code: str, message: str) -> None:
+        log.warning("job.failed", code=code, reason=message)
+        async with self._line.database.transaction() as tx:
+            await self._line.end_job(
+                tx, job, JobState.FAILED, lease=lease, now=datetime.now(UTC), code=code, message=message
+            )
+
+
+class _LostRace(AppError):
+    """Rolls the finishing transaction back; the job has gone on without us."""
+
+
+class _timed:  # noqa: N801 - reads as a statement
+    """Adds the time of its block to a table of timings."""
+
+    def __init__(self, timings: dict[str, float], step: str) -> None:
+        self._timings = timings
+        self._step = step
+
+    def __enter__(self) -> None:
+        self._began = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        took_s = time.perf_counter() - self._began
+        self._timings[self._step] = self._timings.get(self._step, 0.0) + took_s

@@ -1,0 +1,240 @@
+"""The one door in: every piece of outside news is stored here before it is understood, then applied once.
+
+`receive` stores and does nothing else; `step` understands a stored delivery, asks `lifecycle` what it means
+and carries the decision out in one transaction together with settling the delivery. Promises: news that
+was received is durable and deduplicated by the database; however often it comes, by whatever postman, it
+has one effect; what is not understood is quarantined, never lost and never a crash.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+import structlog
+
+from app.crash_points import CrashPoint
+from app.errors import Overloaded, ProviderBadResponse
+from app.lifecycle import (
+    Ignore,
+    News,
+    Silence,
+    Standing,
+    decide,
+)
+from app.line import Line
+from app.moves import Moves
+from app.provider.base import Provider
+from app.work import Station
+from db import attempts as attempt_rows
+from db import jobs as job_rows
+from db.group_commit import GroupCommit, GroupCommitFull
+from db.ids import make_id
+from db.inbox import find_delivery, insert_delivery, list_due_deliveries, settle_delivery
+from db.session import Transaction
+from db.states import AttemptStatus, DeliveryOutcome, DeliverySource, JobState
+from db.tables import Attempt, Delivery, Job
+
+log = structlog.get_logger()
+
+LARGE_BYTES = 256 * 1024
+"""Bodies from here on are parsed in a thread: they would hold the event loop for milliseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Incoming:
+    """News as a postman brings it."""
+
+    source: DeliverySource
+    provider: str
+    attempt_id: str
+    body: bytes
+    message_id: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    job_id: str | None = None
+    copy_of: str | None = None
+    """For a replay: the delivery that is sent again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What became of incoming news: the delivery's id, and whether it was not known before."""
+
+    delivery_id: str
+    is_new: bool
+
+
+class Inbox:
+    """The inbox station."""
+
+    def __init__(self, *, line: Line, providers: Mapping[str, Provider]) -> None:
+        self._line = line
+        self._providers = providers
+        self._moves = Moves(line=line, providers=providers)
+        self._group = GroupCommit(line.database, self._store)
+
+    async def receive(self, incoming: Incoming) -> Receipt:
+        """Store news durably; returns after the commit. Raises Overloaded, DatabaseUnavailable."""
+        delivery = _as_row(incoming)
+        try:
+            is_new = await self._group.submit(delivery)
+        except GroupCommitFull as exc:
+            raise Overloaded("too many deliveries are waiting to be stored", retry_after_s=1) from exc
+        self._line.reach(CrashPoint.DELIVERY_COMMITTED)
+        self._line.metrics.deliveries_received.labels(
+            incoming.source.value, incoming.provider, str(is_new).lower()
+        ).inc()
+        return Receipt(delivery["id"], is_new)
+
+    async def receive_news(self, source: DeliverySource, attempt: Attempt, body: bytes) -> Receipt:
+        """Store what a provider answered to a question of ours about this attempt."""
+        return await self.receive(Incoming(source, attempt.provider, attempt.id, body, job_id=attempt.job_id))
+
+    async def receive_silence(
+        self, *, job_id: str, attempt: Attempt | None, detail: str, whole_job: bool
+    ) -> Receipt:
+        """Store that a limit of ours has passed."""
+        body = json.dumps({"whole_job": whole_job, "detail": detail}).encode()
+        return await self.receive(
+            Incoming(
+                DeliverySource.DEADLINE,
+                attempt.provider if attempt else "reprise",
+                attempt.id if attempt else "",
+                body,
+                message_id=f"{attempt.id if attempt else job_id}:{'job' if whole_job else 'attempt'}",
+                job_id=job_id,
+            )
+        )
+
+    async def due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[str]:
+        return await list_due_deliveries(tx, now=now, limit=limit)
+
+    async def step(self, delivery_id: str) -> None:
+        """Apply one delivery; nothing when it is settled already."""
+        async with self._line.database.reading() as tx:
+            delivery = await find_delivery(tx, delivery_id)
+        if delivery is None or delivery.settled_at is not None:
+            return
+        try:
+            news = await self._understand(delivery)
+        except ProviderBadResponse as exc:
+            await self._quarantine(delivery, exc.message)
+            return
+        self._line.reach(CrashPoint.DELIVERY_PARSED)
+        with structlog.contextvars.bound_contextvars(delivery_id=delivery.id, attempt_id=delivery.attempt_id):
+            await self._apply(delivery, news)
+        self._line.reach(CrashPoint.DELIVERY_APPLIED)
+
+    async def aclose(self) -> None:
+        await self._group.aclose()
+
+    async def _store(self, tx: Transaction, delivery: dict[str, Any]) -> bool:
+        is_new = await insert_delivery(tx, delivery)
+        if is_new:
+            self._line.engine.enqueue(tx, Station.APPLY, delivery["id"])
+        return is_new
+
+    async def _understand(self, delivery: Delivery) -> News:
+        if delivery.source == DeliverySource.DEADLINE:
+            return Silence(**json.loads(delivery.body))
+        provider = self._providers.get(delivery.provider)
+        if provider is None:
+            raise ProviderBadResponse(f"no provider {delivery.provider} is configured")
+        if len(delivery.body) < LARGE_BYTES:
+            return provider.parse(delivery.body)
+        return await asyncio.to_thread(provider.parse, delivery.body)
+
+    async def _quarantine(self, delivery: Delivery, reason: str) -> None:
+        log.warning("delivery.quarantined", delivery_id=delivery.id, reason=reason)
+        async with self._line.database.transaction() as tx:
+            await self._settle(tx, delivery, DeliveryOutcome.QUARANTINED, reason)
+
+    async def _apply(self, delivery: Delivery, news: News) -> None:
+        now = datetime.now(UTC)
+        async with self._line.database.transaction() as tx:
+            attempt = await attempt_rows.find_attempt(tx, delivery.attempt_id, lock=True)
+            job_id = attempt.job_id if attempt else delivery.job_id
+            job = await job_rows.find_job(tx, job_id, lock=True) if job_id else None
+            if job is None:
+                await self._settle(tx, delivery, DeliveryOutcome.ORPHANED, "no such attempt")
+                return
+            if attempt is None:
+                await self._apply_to_waiting_job(tx, delivery, news, job, now)
+                return
+            decision = decide(self._standing(job, attempt), news, now)
+            if await self._moves.carry_out(tx, decision, job, attempt, news, now, delivery.id):
+                outcome, detail = DeliveryOutcome.APPLIED, type(decision).__name__.lower()
+            elif isinstance(decision, Ignore):
+                outcome, detail = decision.outcome, decision.detail
+            else:
+                outcome, detail = DeliveryOutcome.IGNORED, "another delivery had moved it"
+            await self._settle(tx, delivery, outcome, detail, job.id)
+        log.info("delivery.applied", job_id=job.id, source=delivery.source, outcome=outcome, detail=detail)
+
+    async def _apply_to_waiting_job(
+        self, tx: Transaction, delivery: Delivery, news: News, job: Job, now: datetime
+    ) -> None:
+        """The job's deadline passed before it ever had an attempt."""
+        if not isinstance(news, Silence) or JobState(job.state).is_terminal:
+            await self._settle(tx, delivery, DeliveryOutcome.IGNORED, f"the job is {job.state}", job.id)
+            return
+        await self._line.end_job(
+            tx, job, JobState.FAILED, now=now, code="deadline_exceeded", message=news.detail
+        )
+        await self._settle(tx, delivery, DeliveryOutcome.APPLIED, "fail", job.id)
+
+    def _standing(self, job: Job, attempt: Attempt) -> Standing:
+        return Standing(
+            attempt_status=AttemptStatus(attempt.status),
+            attempt_number=attempt.number,
+            job_state=JobState(job.state),
+            deadline_at=job.deadline_at,
+            max_attempts=self._line.settings.max_attempts,
+        )
+
+    async def _settle(
+        self,
+        tx: Transaction,
+        delivery: Delivery,
+        outcome: DeliveryOutcome,
+        detail: str,
+        job_id: str | None = None,
+    ) -> None:
+        await settle_delivery(tx, delivery.id, outcome, now=datetime.now(UTC), detail=detail, job_id=job_id)
+        tx.after_commit(lambda: self._line.metrics.deliveries_settled.labels(outcome.value).inc())
+
+
+def _as_row(incoming: Incoming) -> dict[str, Any]:
+    now = datetime.now(UTC)
+    return {
+        "id": make_id("dlv"),
+        "source": incoming.source.value,
+        "provider": incoming.provider,
+        "attempt_id": incoming.attempt_id[:64],
+        "job_id": incoming.job_id,
+        "message_id": incoming.message_id,
+        "dedupe_key": _dedupe_key(incoming),
+        "headers": dict(incoming.headers),
+        "body": incoming.body,
+        "received_at": now,
+        "run_after": now,
+        "tries": 0,
+    }
+
+
+def _dedupe_key(incoming: Incoming) -> str:
+    """The same news by the same postman has the same key; it is a digest, so that its length is bounded."""
+    if incoming.copy_of is not None:
+        # A replay is a wish of a person's: each has an effect of its own, if only to say "nothing to do".
+        name = f"{incoming.copy_of}:{make_id('replay')}"
+    elif incoming.message_id is not None:
+        name = incoming.message_id
+    else:
+        name = f"{incoming.attempt_id}:{hashlib.sha256(incoming.body).hexdigest()}"
+    digest = hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()
+    return f"{incoming.source}:{incoming.provider}:{digest}"

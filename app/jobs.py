@@ -1,0 +1,255 @@
+"""The commands that callers give: submit, read, wait, cancel, retry.
+
+Promises: a job that was accepted is stored with its first event and its work item in one transaction; an
+`Idempotency-Key` makes one job however often it is sent; a waiter subscribes before it reads, so it cannot
+miss the end. Leaves what happens to a job afterwards to the stations.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from pydantic import ValidationError
+
+from app.crash_points import CrashPoint
+from app.errors import Conflict, InvalidInput, NotFound, Overloaded
+from app.kinds import get_kind
+from app.line import Line
+from app.notify import RECOVERY, job_topic
+from app.work import Station
+from db import assets as asset_rows
+from db import attempts as attempt_rows
+from db import events as event_rows
+from db import jobs as job_rows
+from db.ids import make_id
+from db.jobs import JobFilter
+from db.keys import claim_idempotency_key
+from db.session import Transaction
+from db.states import JobState
+from db.tables import Asset, Attempt, Event, IdempotencyKey, Job
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class JobRequest:
+    """What a caller asks for, before it is checked against its kind."""
+
+    kind: str
+    input: dict[str, Any]
+    metadata: dict[str, Any]
+    provider: str = "auto"
+    deadline_s: float | None = None
+    priority: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job with all that hangs on it, as callers read it."""
+
+    job: Job
+    attempts: Sequence[Attempt]
+    outputs: dict[str, Asset]
+
+    @property
+    def is_ended(self) -> bool:
+        return JobState(self.job.state).is_terminal
+
+
+class Jobs:
+    """The commands. One object a runtime."""
+
+    def __init__(self, *, line: Line, providers: Sequence[str]) -> None:
+        self._line = line
+        self._providers = providers
+
+    async def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobView:
+        """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded."""
+        checked = self._check(request)
+        now = datetime.now(UTC)
+        job = Job(
+            id=make_id("job"),
+            kind=request.kind,
+            state=JobState.QUEUED,
+            input=checked,
+            caller_metadata=request.metadata,
+            provider=request.provider,
+            priority=request.priority,
+            created_at=now,
+            deadline_at=now + timedelta(seconds=request.deadline_s or self._line.settings.job_deadline_s),
+            run_after=now,
+        )
+        async with self._line.database.transaction() as tx:
+            job_id = await self._claim_key(tx, idempotency_key, request, job)
+            if job_id == job.id:
+                await self._insert(tx, job)
+        self._line.reach(CrashPoint.JOB_COMMITTED)
+        if job_id == job.id:
+            self._line.metrics.jobs_submitted.labels(job.kind).inc()
+            log.info("job.submitted", job_id=job.id, kind=job.kind)
+        return await self.get(job_id)
+
+    async def get(self, job_id: str) -> JobView:
+        """Read a job. Raises NotFound."""
+        async with self._line.database.reading() as tx:
+            job = await job_rows.find_job(tx, job_id)
+            if job is None:
+                raise NotFound(f"there is no job {job_id[:64]}")
+            return (await self._view(tx, [job]))[0]
+
+    async def wait(self, job_id: str, *, timeout_s: float) -> JobView:
+        """Read a job once it has ended, or as it stands after the timeout. Raises NotFound."""
+        deadline = asyncio.get_running_loop().time() + timeout_s
+        with self._line.notifier.subscribe(job_topic(job_id)) as subscription:
+            while True:
+                # Subscribed before reading: an end between the two is heard, not missed.
+                view = await self.get(job_id)
+                left_s = deadline - asyncio.get_running_loop().time()
+                if view.is_ended or left_s <= 0:
+                    return view
+                await subscription.wait(left_s)
+
+    async def list_jobs(self, wanted: JobFilter, *, limit: int) -> list[JobView]:
+        """Newest first; page on with the last id as `before_id`."""
+        async with self._line.database.reading() as tx:
+            return await self._view(tx, await job_rows.list_jobs(tx, wanted, limit=limit))
+
+    async def list_events(self, job_id: str, *, after_seq: int = 0, limit: int = 1000) -> list[Event]:
+        """The job's events after `after_seq`. Raises NotFound."""
+        async with self._line.database.reading() as tx:
+            if await job_rows.find_job(tx, job_id) is None:
+                raise NotFound(f"there is no job {job_id[:64]}")
+            return await event_rows.list_events(tx, job_id, after_seq=after_seq, limit=limit)
+
+    async def cancel(self, job_id: str) -> JobView:
+        """End a job as canceled. Raises NotFound, and Conflict when it ended otherwise before.
+
+        A prediction under way is asked to stop by recovery, which is told to look at once: the row says
+        canceled from now on, whatever the provider still answers.
+        """
+        now = datetime.now(UTC)
+        async with self._line.database.transaction() as tx:
+            job = await job_rows.find_job(tx, job_id, lock=True)
+            moved = job is not None and await self._line.end_job(tx, job, JobState.CANCELED, now=now)
+            if moved:
+                for attempt in await attempt_rows.list_attempts(tx, job_id):
+                    await attempt_rows.note_attempt(tx, attempt.id, check_at=now)
+                tx.after_commit(lambda: self._line.notifier.publish(RECOVERY))
+        view = await self.get(job_id)
+        if not moved and view.job.state != JobState.CANCELED:
+            raise Conflict(f"the job has ended as {view.job.state}")
+        return view
+
+    async def retry(self, job_id: str) -> JobView:
+        """Ask again for what a failed or canceled job asked: a new job that names the old one.
+
+        Raises NotFound, and Conflict while the job is alive or when it succeeded.
+        """
+        old = (await self.get(job_id)).job
+        if old.state not in (JobState.FAILED, JobState.CANCELED):
+            raise Conflict(f"only a failed or canceled job can be retried; this one is {old.state}")
+        now = datetime.now(UTC)
+        span = old.deadline_at - old.created_at
+        job = old.model_copy(
+            update={
+                "id": make_id("job"),
+                "state": JobState.QUEUED,
+                "retry_of": old.id,
+                "created_at": now,
+                "run_after": now,
+                "deadline_at": now + span,
+                **dict.fromkeys(_FORGOTTEN_ON_RETRY),
+                "progress": 0.0,
+                "crashes": 0,
+                "seq": 0,
+            }
+        )
+        async with self._line.database.transaction() as tx:
+            await self._insert(tx, job)
+        self._line.metrics.jobs_submitted.labels(job.kind).inc()
+        return await self.get(job.id)
+
+    def _check(self, request: JobRequest) -> dict[str, Any]:
+        kind = get_kind(request.kind)
+        if request.provider != "auto" and request.provider not in self._providers:
+            known = ", ".join(["auto", *self._providers])
+            raise InvalidInput(f"no such provider here; there are {known}", field="provider")
+        if request.provider == "auto" and not self._providers:
+            raise InvalidInput("no provider is configured", field="provider")
+        if len(json.dumps(request.metadata)) > 16_384:
+            raise InvalidInput("metadata may take at most 16 kB as JSON", field="metadata")
+        try:
+            return kind.input_model.model_validate(request.input).model_dump(mode="json")
+        except ValidationError as exc:
+            first = exc.errors(include_input=False, include_url=False, include_context=False)[0]
+            field = ".".join(["input", *(str(part) for part in first["loc"])])
+            raise InvalidInput(f"{field}: {first['msg']}", field=field) from exc
+
+    async def _claim_key(self, tx: Transaction, key: str | None, request: JobRequest, job: Job) -> str:
+        """The id of the job that this request makes or has made."""
+        if key is None:
+            return job.id
+        fingerprint = _fingerprint(request)
+        claimed = await claim_idempotency_key(
+            tx,
+            IdempotencyKey(key=key, fingerprint=fingerprint, job_id=job.id, created_at=job.created_at),
+        )
+        if claimed.fingerprint != fingerprint:
+            raise InvalidInput("this Idempotency-Key was used for another request", field="Idempotency-Key")
+        return claimed.job_id
+
+    async def _insert(self, tx: Transaction, job: Job) -> None:
+        if await job_rows.count_live_jobs(tx) >= self._line.settings.max_queued_jobs:
+            raise Overloaded("too many jobs are waiting", retry_after_s=10)
+        await job_rows.insert_job(tx, job)
+        await event_rows.append_event(
+            tx, job.id, "job.created", at=job.created_at, status="queued", kind=job.kind
+        )
+        self._line.engine.enqueue(tx, Station.DISPATCH, job.id)
+        self._line.hint_job(tx, job.id)
+
+    async def _view(self, tx: Transaction, jobs: Sequence[Job]) -> list[JobView]:
+        ids = [job.id for job in jobs]
+        attempts = await attempt_rows.list_attempts(tx, *ids)
+        outputs = await asset_rows.list_outputs(tx, *ids)
+        return [
+            JobView(job, [each for each in attempts if each.job_id == job.id], outputs.get(job.id, {}))
+            for job in jobs
+        ]
+
+
+_FORGOTTEN_ON_RETRY = (
+    "stage",
+    "waiting_reason",
+    "waiting_for",
+    "started_at",
+    "finished_at",
+    "lease",
+    "lease_until",
+    "error_code",
+    "error_message",
+)
+
+
+def _fingerprint(request: JobRequest) -> str:
+    """SHA-256 of the request in one canonical spelling."""
+    canonical = json.dumps(
+        [
+            request.kind,
+            request.input,
+            request.metadata,
+            request.provider,
+            request.deadline_s,
+            request.priority,
+        ],
+        sort_keys=True,
+        separators=(",", ":"),
+    )
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,19 @@
+"""The job kinds, one module each: its input model, its models per provider, its finishing recipe."""
+
+from app.errors import InvalidInput
+from app.kinds.background_music import BACKGROUND_MUSIC
+from app.kinds.base import Kind, KindInput
+from app.kinds.sound_effect import SOUND_EFFECT
+from app.kinds.speech import SPEECH
+
+KINDS: dict[str, Kind] = {kind.name: kind for kind in (SOUND_EFFECT, BACKGROUND_MUSIC, SPEECH)}
+
+__all__ = ["KINDS", "Kind", "KindInput", "get_kind"]
+
+
+def get_kind(name: str) -> Kind:
+    """The kind of that name. Raises InvalidInput naming those there are."""
+    try:
+        return KINDS[name]
+    except KeyError as exc:
+        raise InvalidInput(f"unknown kind; this service knows {', '.join(KINDS)}", field="kind") from exc

@@ -1,0 +1,63 @@
+"""What every station of the line holds: the settings, the rows, the work engine, the hints, the figures.
+
+One frozen object a runtime, made in `app.wiring`. It decides nothing; it keeps constructors short and says
+once how a change of a job is made known.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from app.crash_points import Reach, pass_by
+from app.metrics import Metrics
+from app.notify import ALL_JOBS, Notifier, job_topic
+from app.settings import Settings
+from app.work import WorkEngine
+from db.events import append_event
+from db.jobs import move_job
+from db.session import Database, Transaction
+from db.states import JobState
+from db.tables import Job
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """The shared parts of the stations."""
+
+    settings: Settings
+    database: Database
+    engine: WorkEngine
+    notifier: Notifier
+    metrics: Metrics
+    reach: Reach = pass_by
+
+    def hint_job(self, tx: Transaction, job_id: str) -> None:
+        """Say, once the transaction is committed, that this job has changed."""
+        tx.after_commit(lambda: self.notifier.publish(job_topic(job_id)))
+        tx.after_commit(lambda: self.notifier.publish(ALL_JOBS))
+
+    async def end_job(
+        self, tx: Transaction, job: Job, state: JobState, *, lease: str | None = None, **facts: Any
+    ) -> bool:
+        """Move a job to a terminal state with its last event; False when somebody else ended it first.
+
+        `facts` must hold `now`; `code` and `message` for a failure; the rest goes into the event.
+        """
+        now = facts.pop("now")
+        values: dict[str, Any] = {
+            "finished_at": now,
+            "stage": None,
+            "waiting_reason": None,
+            "waiting_for": None,
+            "error_code": facts.get("code"),
+            "error_message": facts.get("message"),
+        }
+        if state is JobState.SUCCEEDED:
+            values["progress"] = 1.0
+        ended = await move_job(tx, job.id, state, lease=lease, values=values)
+        if ended:
+            await append_event(tx, job.id, f"job.{state}", at=now, status=state.value, **facts)
+            tx.after_commit(lambda: self.metrics.jobs_ended.labels(job.kind, state.value).inc())
+            self.hint_job(tx, job.id)
+        return ended

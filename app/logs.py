@@ -1,0 +1,75 @@
+"""Logs: one line an event, for people or as JSON, with ids bound and secrets never.
+
+Other rooms call `structlog.get_logger()` and write `log.info("delivery.applied", delivery_id=…)`.
+Audio, transcripts, signed URLs and tokens are not logged; what slips through by key or by shape is
+replaced here, in the last step before the line is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from typing import Literal
+
+import structlog
+from structlog.typing import EventDict, WrappedLogger
+
+_SECRET_KEYS = re.compile(r"(token|secret|authorization|signature|password|api_key|cookie)", re.IGNORECASE)
+_SECRET_SHAPES = re.compile(
+    r"(whsec_[A-Za-z0-9+/=]{8,}|r8_[A-Za-z0-9]{8,}|(?<=[?&]token=)[^&\s\"']+|(?<=[?&]signature=)[^&\s\"']+"
+    r"|(?<=Bearer )\S+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)|(?<=base64,)[A-Za-z0-9+/=]{64,})"
+)
+REDACTED = "[redacted]"
+
+
+def configure_logs(log_format: Literal["console", "json"], level: str) -> None:
+    """Set the process's logging up; called once by the process's entry, never by a library room."""
+    timestamper = structlog.processors.TimeStamper(fmt="iso", utc=True)
+    shared: list[structlog.typing.Processor] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        timestamper,
+        structlog.processors.format_exc_info,
+        redact,
+    ]
+    renderer: structlog.typing.Processor = (
+        structlog.processors.JSONRenderer()
+        if log_format == "json"
+        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), pad_event_to=28)
+    )
+    structlog.configure(
+        processors=[*shared, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level.upper())),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    _adopt_standard_logging(shared, renderer, level)
+
+
+def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace values that are secret by their key or by their shape."""
+    for key, value in event.items():
+        if _SECRET_KEYS.search(key):
+            event[key] = REDACTED
+        elif isinstance(value, str):
+            event[key] = _SECRET_SHAPES.sub(REDACTED, value)
+    return event
+
+
+def _adopt_standard_logging(
+    shared: list[structlog.typing.Processor], renderer: structlog.typing.Processor, level: str
+) -> None:
+    # Libraries log through `logging`; they pass the same processors, so the same redaction.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for noisy in ("httpx", "httpcore", "uvicorn.access", "pgqueuer", "aiosqlite", "sse_starlette", "alembic"):
+        logging.getLogger(noisy).setLevel(logging.WARNING)

@@ -1,0 +1,176 @@
+"""Carry a decision out on the rows: the attempt, its job, the events and the work items, in one transaction.
+
+Owns what `Finish`, `TryAgain` and the others of `app.lifecycle` mean for tables. Promises: each move is
+compare-and-set, so a decision that lost a race moves nothing; an attempt that ends makes room for the
+next job that waits for its provider, in the same transaction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from app.errors import AppError
+from app.lifecycle import Advance, Decision, Fail, Finish, Ignore, News, TryAgain, next_check
+from app.line import Line
+from app.provider.base import Prediction, Provider
+from app.work import Station
+from db import attempts as attempt_rows
+from db import jobs as job_rows
+from db.events import append_event
+from db.session import Transaction
+from db.states import AttemptStatus, JobState
+from db.tables import Attempt, Job
+
+
+class Moves:
+    """The hands of the inbox."""
+
+    def __init__(self, *, line: Line, providers: Mapping[str, Provider]) -> None:
+        self._line = line
+        self._providers = providers
+
+    async def carry_out(
+        self,
+        tx: Transaction,
+        decision: Decision,
+        job: Job,
+        attempt: Attempt,
+        news: News,
+        now: datetime,
+        delivery_id: str | None = None,
+    ) -> bool:
+        """Move the rows as decided; False when nothing moved."""
+        if isinstance(decision, Ignore) and decision.attempt_status is None:
+            await self._note_cost(tx, attempt, news)
+            return False
+        status = decision.attempt_status
+        known = _known_of(news, attempt, now)
+        if isinstance(decision, Finish):
+            known["result_delivery_id"] = delivery_id
+        elif isinstance(decision, (TryAgain, Fail)):
+            known["error"] = decision.reason if isinstance(decision, TryAgain) else decision.message
+        moved = status is None or await attempt_rows.move_attempt(tx, attempt.id, status, now=now, **known)
+        if isinstance(decision, Advance):
+            return await self._advance(tx, job, attempt, news, now) or moved
+        if moved and status is not None and status.is_terminal:
+            await self._free_slot(tx, attempt, status, now)
+        if not moved or isinstance(decision, Ignore):
+            return False
+        return await self._move_job(tx, decision, job, attempt, now)
+
+    async def _move_job(
+        self,
+        tx: Transaction,
+        decision: Finish | TryAgain | Fail,
+        job: Job,
+        attempt: Attempt,
+        now: datetime,
+    ) -> bool:
+        match decision:
+            case Finish():
+                return await self._to_finisher(tx, job, attempt, now)
+            case TryAgain():
+                return await self._to_queue(tx, decision, job, attempt, now)
+            case Fail():
+                return await self._line.end_job(
+                    tx, job, JobState.FAILED, now=now, code=decision.code, message=decision.message
+                )
+
+    async def _to_finisher(self, tx: Transaction, job: Job, attempt: Attempt, now: datetime) -> bool:
+        moved = await job_rows.move_job(
+            tx, job.id, JobState.FINISHING, values={"run_after": now, "stage": "finishing", "progress": 0.95}
+        )
+        if moved:
+            await append_event(
+                tx, job.id, "job.finishing", at=now, status="finishing", attempt=attempt.number
+            )
+            self._line.engine.enqueue(tx, Station.FINISH, job.id)
+            self._line.hint_job(tx, job.id)
+        return moved
+
+    async def _to_queue(
+        self, tx: Transaction, decision: TryAgain, job: Job, attempt: Attempt, now: datetime
+    ) -> bool:
+        reason = decision.reason[:500]
+        moved = await job_rows.move_job(
+            tx,
+            job.id,
+            JobState.QUEUED,
+            values={
+                "run_after": now + timedelta(seconds=decision.wait_s),
+                "stage": None,
+                "waiting_reason": f"attempt {attempt.number} ended: {reason}"[:500],
+            },
+        )
+        if moved:
+            await append_event(tx, job.id, "job.requeued", at=now, status="queued", reason=reason)
+            self._line.engine.enqueue(tx, Station.DISPATCH, job.id)
+            self._line.hint_job(tx, job.id)
+        return moved
+
+    async def _advance(self, tx: Transaction, job: Job, attempt: Attempt, news: News, now: datetime) -> bool:
+        if not isinstance(news, Prediction):
+            return False
+        progress = min(0.9, 0.9 * (news.progress or 0.0))
+        check_at = next_check(
+            attempt.created_at,
+            now,
+            silence_s=self._line.settings.silence_s,
+            limit_s=self._line.settings.attempt_limit_s(job.kind),
+        )
+        if self._providers[attempt.provider].can_poll:
+            await attempt_rows.note_attempt(tx, attempt.id, heard_at=now, check_at=check_at)
+        advanced = await job_rows.advance_job(tx, job.id, progress=progress, stage=news.step or news.status)
+        if advanced:
+            await append_event(
+                tx, job.id, "job.progress", at=now, status="running", progress=round(progress, 3),
+                stage=news.step or news.status,
+            )  # fmt: skip
+            self._line.hint_job(tx, job.id)
+        return advanced
+
+    async def _free_slot(
+        self, tx: Transaction, attempt: Attempt, status: AttemptStatus, now: datetime
+    ) -> None:
+        """An attempt is over: whoever waits first for this provider is due."""
+        tx.after_commit(
+            lambda: self._line.metrics.attempts_ended.labels(attempt.provider, status.value).inc()
+        )
+        woken = await job_rows.wake_waiting(tx, attempt.provider, now=now)
+        self._line.engine.enqueue(tx, Station.DISPATCH, *woken)
+
+    async def _note_cost(self, tx: Transaction, attempt: Attempt, news: News) -> None:
+        """A late result changes nothing but what is known of its price."""
+        if isinstance(news, Prediction) and news.metrics and not attempt.metrics:
+            await attempt_rows.note_attempt(tx, attempt.id, metrics=dict(news.metrics))
+
+    async def refuse_attempt(self, attempt_id: str, error: AppError) -> None:
+        """End an attempt that the provider refused to begin: another provider's turn, or the job's end."""
+        now = datetime.now(UTC)
+        async with self._line.database.transaction() as tx:
+            attempt = await attempt_rows.find_attempt(tx, attempt_id, lock=True)
+            job = await job_rows.find_job(tx, attempt.job_id, lock=True) if attempt else None
+            if attempt is None or job is None:
+                return
+            others = [name for name in self._providers if name != attempt.provider]
+            if job.provider == "auto" and others and attempt.number < self._line.settings.max_attempts:
+                decision: Decision = TryAgain(AttemptStatus.FAILED, error.message, 0.0)
+            else:
+                decision = Fail(AttemptStatus.FAILED, error.code, error.message)
+            await self.carry_out(tx, decision, job, attempt, Prediction(None, "failed"), now)
+
+
+def _known_of(news: News, attempt: Attempt, now: datetime) -> dict[str, Any]:
+    """What this news tells of the attempt besides its status."""
+    if not isinstance(news, Prediction):
+        return {}
+    known: dict[str, Any] = {"heard_at": now}
+    if news.metrics:
+        known["metrics"] = dict(news.metrics)
+    if news.engine:
+        known["engine"] = news.engine[:256]
+    if news.id and attempt.prediction_id is None:
+        known["prediction_id"] = news.id[:128]
+    return known

@@ -1,0 +1,75 @@
+"""One process tree on one SQLite file: who serves it, and where.
+
+The lock is the kernel's (`flock`), so it goes with the process however that ends; the file's text says
+where the holder listens, so that commands on the same machine find the running service.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from sqlalchemy.engine import make_url
+
+from app.errors import StartupError
+from app.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that serves this database now."""
+
+    pid: int
+    url: str
+
+
+class Ownership:
+    """Held by the process that runs the stations of an embedded database."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Take the lock. Raises StartupError naming the process that has it."""
+        self._path = lock_path(settings)
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+        try:
+            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as exc:
+            os.close(self._handle)
+            owner = find_owner(settings)
+            who = f"process {owner.pid} at {owner.url}" if owner else "another process"
+            raise StartupError(f"DATABASE_URL: {who} serves this database already") from exc
+
+    def publish(self, url: str) -> None:
+        """Say where the service listens."""
+        text = json.dumps({"pid": os.getpid(), "url": url}).encode()
+        os.ftruncate(self._handle, 0)
+        os.pwrite(self._handle, text, 0)
+
+    def close(self) -> None:
+        os.ftruncate(self._handle, 0)
+        os.close(self._handle)
+
+
+def find_owner(settings: Settings) -> Owner | None:
+    """The process that serves this database, if one does and has said where."""
+    try:
+        handle = os.open(lock_path(settings), os.O_RDWR)
+    except FileNotFoundError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.pread(handle, 4096, 0)
+        return Owner(**json.loads(text)) if text else None
+    finally:
+        os.close(handle)
+    return None
+
+
+def lock_path(settings: Settings) -> Path:
+    """Beside the SQLite file; a server database needs no owner, its lock is only where we listen."""
+    database = make_url(settings.database_url).database if settings.is_sqlite else None
+    return Path(f"{database}.lock") if database else settings.var_dir / "service.lock"

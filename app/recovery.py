@@ -1,0 +1,254 @@
+"""Find the silent and the overdue, ask the provider, and post what it says as a delivery.
+
+Recovery moves no row of a job by itself: whatever it learns enters through the inbox like any webhook, so
+running it twice, or beside a webhook that comes late after all, is harmless. A prediction is only ever
+matched to an attempt by the callback URL that the provider echoes; nobody gets somebody else's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+
+import structlog
+
+from app.crash_points import CrashPoint
+from app.errors import AppError, PredictionUnknown, ProviderBadResponse, ProviderUnavailable
+from app.inbox import Inbox
+from app.lifecycle import next_check
+from app.line import Line
+from app.provider.base import Prediction, Provider
+from db import attempts as attempt_rows
+from db import jobs as job_rows
+from db.states import AttemptStatus, DeliverySource, JobState
+from db.tables import Attempt, Job
+
+log = structlog.get_logger()
+
+ASK_LIMIT_S = 15.0
+"""How long one question to a provider may take."""
+BATCH = 100
+CLOCK_SLACK = timedelta(minutes=5)
+"""How much earlier than our attempt a provider's clock may date its prediction."""
+
+
+class Finding(StrEnum):
+    """What recovery learned about one attempt."""
+
+    ENDED = "ended"
+    """The provider has an end for it: posted, or would be."""
+    ALIVE = "alive"
+    """Still at work there."""
+    LOST = "lost"
+    """The provider does not know it, or its time is over: another attempt follows, or the job fails."""
+    UNASKED = "unasked"
+    """This provider cannot be asked; only its limit can end it."""
+    UNREACHABLE = "unreachable"
+    """The provider did not answer; asked again later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One line of a recovery's report."""
+
+    attempt_id: str
+    job_id: str
+    provider: str
+    prediction_id: str | None
+    finding: Finding
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a recovery found; with `dry_run` nothing of it was posted."""
+
+    dry_run: bool
+    found: tuple[Found, ...]
+
+    def counts(self) -> dict[str, int]:
+        return dict(Counter(found.finding.value for found in self.found))
+
+
+class Recovery:
+    """The recovery station: on a schedule (`check`), by hand (`recover`), when a worker died (`forget`)."""
+
+    def __init__(self, *, line: Line, providers: Mapping[str, Provider], inbox: Inbox) -> None:
+        self._line = line
+        self._providers = providers
+        self._inbox = inbox
+
+    async def check(self) -> int:
+        """Ask about every attempt that has been silent past its time, then end what is past its deadline."""
+        now = datetime.now(UTC)
+        async with self._line.database.reading() as tx:
+            silent = await attempt_rows.list_silent_attempts(tx, now=now, limit=BATCH)
+        for attempt in silent:
+            await self._look(attempt, now, dry_run=False)
+        return len(silent) + await self._end_overdue(now)
+
+    async def recover(
+        self,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        kind: str | None = None,
+        dry_run: bool = False,
+        limit: int = 1000,
+    ) -> Report:
+        """Ask about every live attempt now, oldest first, whether it was due or not."""
+        async with self._line.database.reading() as tx:
+            attempts = await attempt_rows.list_live_attempts(
+                tx, since=since, until=until, kind=kind, limit=limit
+            )
+        now = datetime.now(UTC)
+        found = [await self._look(attempt, now, dry_run=dry_run) for attempt in attempts]
+        report = Report(dry_run, tuple(found))
+        log.info("recovery.done", dry_run=dry_run, **report.counts())
+        return report
+
+    async def forget(self, provider: str, before: datetime) -> int:
+        """A worker died and took its predictions along: end every attempt there that was begun before."""
+        async with self._line.database.reading() as tx:
+            attempts = await attempt_rows.list_live_attempts(
+                tx, provider=provider, until=before, limit=10_000
+            )
+        for attempt in attempts:
+            await self._post_lost(attempt, "the worker was restarted")
+        return len(attempts)
+
+    async def _look(self, attempt: Attempt, now: datetime, *, dry_run: bool) -> Found:
+        """Ask about one attempt and post what came of it."""
+        with structlog.contextvars.bound_contextvars(attempt_id=attempt.id, job_id=attempt.job_id):
+            try:
+                prediction = await self._ask(attempt)
+            except PredictionUnknown as exc:
+                return await self._unknown(attempt, now, exc, dry_run=dry_run)
+            except ProviderBadResponse as exc:
+                if not dry_run:
+                    await self._inbox.receive_news(DeliverySource.POLL, attempt, exc.raw)
+                    await self._check_later(attempt, now)
+                return _found(attempt, Finding.UNREACHABLE, exc.message)
+            except (AppError, TimeoutError) as exc:
+                if not dry_run:
+                    await self._check_later(attempt, now)
+                return _found(attempt, Finding.UNREACHABLE, str(exc) or "no answer in time")
+            self._line.reach(CrashPoint.POLL_ANSWERED)
+            return await self._heard(attempt, prediction, now, dry_run=dry_run)
+
+    async def _ask(self, attempt: Attempt) -> Prediction:
+        """The provider's word on it. Raises PredictionUnknown, ProviderUnavailable, TimeoutError."""
+        provider = self._providers.get(attempt.provider)
+        if provider is None:
+            raise ProviderUnavailable(f"{attempt.provider} is not configured any more")
+        async with asyncio.timeout(ASK_LIMIT_S):
+            if attempt.prediction_id is not None:
+                return await provider.get(attempt.prediction_id)
+            found = await provider.find(attempt.id, since=attempt.created_at - CLOCK_SLACK)
+            if found is None:
+                raise PredictionUnknown("the provider has no prediction for this attempt")
+            return found
+
+    async def _heard(
+        self, attempt: Attempt, prediction: Prediction, now: datetime, *, dry_run: bool
+    ) -> Found:
+        ended = prediction.status in _ENDS
+        if dry_run:
+            return _found(attempt, Finding.ENDED if ended else Finding.ALIVE, prediction.status)
+        if prediction.id and attempt.prediction_id is None:
+            async with self._line.database.transaction() as tx:
+                await attempt_rows.note_attempt(tx, attempt.id, prediction_id=prediction.id)
+        await self._inbox.receive_news(DeliverySource.POLL, attempt, prediction.raw)
+        if ended:
+            await self._check_later(attempt, now)
+            return _found(attempt, Finding.ENDED, prediction.status)
+        if await self._is_unwanted(attempt, now):
+            await self._cancel(attempt, prediction.id)
+            await self._post_lost(attempt, f"still {prediction.status} at its limit")
+            return _found(attempt, Finding.LOST, f"{prediction.status} past its limit")
+        await self._check_later(attempt, now)
+        return _found(attempt, Finding.ALIVE, prediction.status)
+
+    async def _unknown(
+        self, attempt: Attempt, now: datetime, error: PredictionUnknown, *, dry_run: bool
+    ) -> Found:
+        """No such prediction; of a provider that cannot be asked and had said yes, only the limit tells."""
+        provider = self._providers[attempt.provider]
+        past_limit = await self._is_unwanted(attempt, now)
+        never_confirmed = attempt.status == AttemptStatus.PENDING
+        if not provider.can_poll and not past_limit and not never_confirmed:
+            if not dry_run:
+                await self._check_later(attempt, now)
+            return _found(attempt, Finding.UNASKED, error.message)
+        if not dry_run:
+            await self._cancel(attempt, attempt.prediction_id or attempt.id)
+            await self._post_lost(attempt, error.message if not past_limit else "silent past its limit")
+        return _found(attempt, Finding.LOST, error.message)
+
+    async def _is_unwanted(self, attempt: Attempt, now: datetime) -> bool:
+        """Whether the attempt's time is over, or its job has ended without it."""
+        job = await self._find_job(attempt.job_id)
+        if job is None or JobState(job.state).is_terminal:
+            return True
+        limit_s = self._line.settings.attempt_limit_s(job.kind)
+        return now >= min(attempt.created_at + timedelta(seconds=limit_s), job.deadline_at)
+
+    async def _check_later(self, attempt: Attempt, now: datetime) -> None:
+        job = await self._find_job(attempt.job_id)
+        limit_s = self._line.settings.attempt_limit_s(job.kind if job else "")
+        check_at = next_check(
+            attempt.created_at, now, silence_s=self._line.settings.silence_s, limit_s=limit_s
+        )
+        async with self._line.database.transaction() as tx:
+            await attempt_rows.note_attempt(tx, attempt.id, check_at=check_at)
+
+    async def _end_overdue(self, now: datetime) -> int:
+        """Post the deadline of every live job that is past it; its prediction was asked about first."""
+        async with self._line.database.reading() as tx:
+            overdue = await job_rows.list_overdue_jobs(tx, now=now, limit=BATCH)
+            attempts = await attempt_rows.list_attempts(tx, *(job.id for job in overdue))
+        for job in overdue:
+            if job.state == JobState.FINISHING:
+                continue  # it has its result: the finisher ends it, one way or the other
+            live = [
+                each
+                for each in attempts
+                if each.job_id == job.id and not AttemptStatus(each.status).is_terminal
+            ]
+            attempt = live[-1] if live else None
+            if attempt and (await self._look(attempt, now, dry_run=False)).finding is Finding.ENDED:
+                continue
+            reason = f" ({job.waiting_reason})" if job.waiting_reason else ""
+            detail = f"the job's deadline passed while it was {job.state}{reason}"
+            await self._inbox.receive_silence(job_id=job.id, attempt=attempt, detail=detail, whole_job=True)
+        return len(overdue)
+
+    async def _post_lost(self, attempt: Attempt, detail: str) -> None:
+        await self._inbox.receive_silence(
+            job_id=attempt.job_id, attempt=attempt, detail=detail, whole_job=False
+        )
+
+    async def _cancel(self, attempt: Attempt, prediction_id: str | None) -> None:
+        """Stop paying for it, if the provider can be told; nothing hangs on it."""
+        if prediction_id is None:
+            return
+        try:
+            async with asyncio.timeout(ASK_LIMIT_S):
+                await self._providers[attempt.provider].cancel(prediction_id)
+        except (AppError, TimeoutError) as exc:
+            log.warning("attempt.cancel_failed", reason=str(exc))
+
+    async def _find_job(self, job_id: str) -> Job | None:
+        async with self._line.database.reading() as tx:
+            return await job_rows.find_job(tx, job_id)
+
+
+_ENDS = frozenset(status.value for status in AttemptStatus if status.is_terminal)
+
+
+def _found(attempt: Attempt, finding: Finding, detail: str) -> Found:
+    return Found(attempt.id, attempt.job_id, attempt.provider, attempt.prediction_id, finding, detail[:300])

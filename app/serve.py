@@ -1,0 +1,166 @@
+"""A whole service in one process: web, stations, and the Cog server of ours beside it.
+
+`running_service` is what `reprise serve`, the demo and the pipeline scripts stand on: it opens a runtime,
+listens, works, and takes everything down again in the right order, whatever ends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+
+import structlog
+import uvicorn
+
+from app.crash_points import Reach, pass_by
+from app.engines.supervisor import CogSupervisor
+from app.errors import AppError, StartupError
+from app.main import create_app
+from app.ownership import Ownership
+from app.provider.cog import Cog
+from app.settings import Settings
+from app.wiring import Runtime, open_runtime
+
+log = structlog.get_logger()
+
+STOP_LIMIT_S = 30.0
+"""How long steps that have begun get to end when the service stops."""
+KEEP_ALIVE_S = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A service that is up."""
+
+    url: str
+    runtime: Runtime
+
+
+@asynccontextmanager
+async def running_service(
+    settings: Settings,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    worker: bool = True,
+    gpu_worker: bool = True,
+    reach: Reach = pass_by,
+) -> AsyncIterator[Service]:
+    """Serve until the block ends. Port 0 takes a free one. Raises StartupError with one line."""
+    embedded = worker and gpu_worker and not settings.cog_urls
+    async with AsyncExitStack() as stack:
+        ownership = None
+        if worker and settings.is_sqlite:
+            ownership = Ownership(settings)
+            stack.callback(ownership.close)
+        runtime = await stack.enter_async_context(
+            open_runtime(settings, embedded_worker=embedded, reach=reach)
+        )
+        listener = stack.enter_context(_listening(host, port))
+        url = f"http://{_name_of(listener)}"
+        runtime.callbacks.listen_at(url)
+        await stack.enter_async_context(_serving(runtime, listener))
+        if ownership is not None:
+            ownership.publish(url)
+            await runtime.worker.adopt()
+        if embedded:
+            await stack.enter_async_context(_supervised(runtime))
+        if worker:
+            await stack.enter_async_context(_working(runtime))
+        log.info("service.up", url=url, providers=sorted(runtime.providers))
+        yield Service(url, runtime)
+    log.info("service.down")
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    # Bound before anything is told about the address: the port is known, and connections that come
+    # early wait in the backlog instead of being refused.
+    try:
+        listener = socket.create_server((host, port), backlog=2048, reuse_port=False)
+    except OSError as exc:
+        raise StartupError(f"--host/--port: cannot listen on {host}:{port}: {exc.strerror}") from exc
+    with listener:
+        yield listener
+
+
+def _name_of(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - read, not bound
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the command decides what a signal means."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _serving(runtime: Runtime, listener: socket.socket) -> AsyncIterator[None]:
+    server = _Server(
+        uvicorn.Config(
+            create_app(runtime),
+            log_config=None,
+            access_log=False,
+            ws="websockets-sansio",
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=10,
+            h11_max_incomplete_event_size=32 * 1024,
+        )
+    )
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+@asynccontextmanager
+async def _supervised(runtime: Runtime) -> AsyncIterator[None]:
+    """Our own Cog server beside the service. Without it the service still serves and says what is missing."""
+    cog = runtime.providers["cog"]
+    if not isinstance(cog, Cog):
+        raise StartupError("the embedded worker needs the cog provider")
+    supervisor = CogSupervisor(
+        tmp=runtime.bench.workspace.root / "worker",
+        on_restart=partial(runtime.recovery.forget, "cog"),
+        log=log,
+    )
+    try:
+        await supervisor.start()
+    except AppError as exc:
+        log.error("worker.unavailable", reason=exc.message)
+        await supervisor.stop()
+        raise StartupError(f"the embedded worker did not start: {exc.message}") from exc
+    cog.point("*", supervisor.url, takes_kind=True)
+    watching = asyncio.create_task(supervisor.run())
+    # Whatever a predecessor's worker had in hand went with it.
+    await runtime.recovery.forget("cog", datetime.now(UTC))
+    try:
+        yield
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+        await supervisor.stop()
+
+
+@asynccontextmanager
+async def _working(runtime: Runtime) -> AsyncIterator[None]:
+    task = asyncio.create_task(runtime.worker.run())
+    try:
+        yield
+    finally:
+        runtime.worker.stop()
+        _, late = await asyncio.wait([task], timeout=STOP_LIMIT_S)
+        for each in late:
+            log.warning("worker.cut_short", limit_s=STOP_LIMIT_S)
+            each.cancel()
+        await asyncio.gather(task, return_exceptions=True)

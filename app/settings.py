@@ -1,0 +1,164 @@
+"""Every timeout, limit and secret has its name here, its default here, and is read nowhere else.
+
+`Settings()` reads the environment (and a `.env` file beside the project) once; the object is frozen and is
+handed to `app.wiring`. `load_settings` turns a wrong value into one line that names the variable.
+`docs/reference/settings.md` is generated from the descriptions below.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
+
+from app.errors import StartupError
+
+Csv = Annotated[tuple[str, ...], NoDecode]
+"""Read as a comma- or space-separated list."""
+
+
+class Settings(BaseSettings):
+    """The whole configuration, from the environment. Durations in seconds, sizes in bytes."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    database_url: str = Field(
+        "sqlite+aiosqlite:///var/reprise.db",
+        description="SQLite for one machine, `postgresql+asyncpg://…` for many",
+    )
+    storage_url: str = Field(
+        "file://var/assets", description="Where assets are kept: `file://PATH` (relative paths allowed)"
+    )
+    var_dir: Path = Field(Path("var"), description="Temporary files and the lock of the running service")
+    public_url: str | None = Field(
+        None, description="The https address at which providers reach this service; needed for Replicate"
+    )
+
+    replicate_api_token: SecretStr | None = Field(None, description="Turns the hosted provider on")
+    replicate_base_url: str = Field("https://api.replicate.com", description="API address, without `/v1`")
+    replicate_webhook_secret: SecretStr | None = Field(
+        None, description="Space-separated `whsec_…` list; empty: fetched from the API once"
+    )
+    replicate_models: dict[str, str] = Field(
+        default_factory=dict,
+        description='Models by kind, as JSON: `{"speech": "owner/name[:version]"}`; over the built-in ones',
+    )
+    cog_urls: Csv = Field(
+        (), description="`kind=url,…`, or one url for all kinds; empty: the embedded worker"
+    )
+    webhook_tolerance_s: int = Field(
+        300, ge=1, le=3600, description="How far a signed timestamp may be from our clock, both ways"
+    )
+    replicate_webhook_timeout: float = Field(
+        300, gt=0, description="How long an attempt may take before it is given up as lost"
+    )
+    replicate_sound_effects_timeout: float = Field(300, gt=0, description="The same, for sound effects")
+    replicate_download_timeout: float = Field(30, gt=0, description="Limit on fetching one output")
+    replicate_ffmpeg_timeout: float = Field(30, gt=0, description="Limit on one ffmpeg run")
+    replicate_max_file_size: int = Field(50_000_000, gt=0, description="Largest output that is accepted")
+    replicate_silence_threshold: str = Field(
+        "-60dB", pattern=r"^-\d{1,3}(\.\d+)?dB$", description="What counts as silence when trimming"
+    )
+
+    job_deadline_s: float = Field(3600, gt=0, description="Default limit on a whole job, waiting included")
+    max_attempts: int = Field(3, ge=1, le=10, description="Attempts at one job before it fails")
+    max_crashes: int = Field(
+        3, ge=1, le=10, description="Times a step may die without ending before its job is failed"
+    )
+    finish_limit_s: float = Field(180, gt=0, description="Lease of the finishing step")
+    silence_s: float = Field(30, gt=0, description="Silence after which recovery first asks the provider")
+    recovery_interval_s: float = Field(10, gt=0, description="Pause between two looks for silent attempts")
+    sweep_interval_s: float = Field(2, gt=0, description="Pause between looks for rows without a work item")
+    max_queued_jobs: int = Field(10_000, gt=0, description="Live jobs beyond which new ones are refused")
+    idempotency_s: float = Field(86_400, gt=0, description="How long an Idempotency-Key is remembered")
+
+    dispatch_concurrency: int = Field(8, ge=1, le=256, description="Predictions being created at once")
+    apply_concurrency: int = Field(8, ge=1, le=256, description="Deliveries being applied at once")
+    finish_concurrency: int = Field(4, ge=1, le=64, description="Jobs being finished at once")
+    gpu_worker_slots: int = Field(1, ge=1, le=64, description="Predictions a Cog server takes at once")
+
+    db_pool_size: int = Field(10, ge=1, le=500, description="Connections kept open")
+    db_max_overflow: int = Field(10, ge=0, le=500, description="Connections beyond the pool under load")
+    db_pool_recycle: int = Field(1800, ge=1, description="Age at which a connection is replaced")
+    db_statement_timeout: float = Field(30, gt=0, description="Limit on one statement, and on a lock")
+
+    max_content_length: int = Field(100_000_000, gt=0, description="Largest request body, webhooks included")
+    cors_allowed_origins: Csv = Field((), description="Origins that browsers may call from; none by default")
+    outbound_allow: Csv = Field(
+        (), description="Hosts or networks exempt from the address guard; plain http is allowed to them"
+    )
+    retention_s: float | None = Field(None, gt=0, description="Age at which ended jobs and their files go")
+    asset_url_s: int = Field(86_400, gt=0, description="Life of a signed asset URL")
+    ffmpeg_binary: str | None = Field(None, description="The ffmpeg to use; empty: the one in the wheel")
+    log_format: Literal["console", "json"] = Field("console", description="For people or for machines")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The quietest shown")
+
+    @field_validator("cog_urls", "cors_allowed_origins", "outbound_allow", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("database_url")
+    @classmethod
+    def _known_database(cls, value: str) -> str:
+        try:
+            driver = make_url(value).drivername
+        except ArgumentError as exc:
+            raise ValueError("not a database URL") from exc
+        if driver not in {"sqlite+aiosqlite", "postgresql+asyncpg"}:
+            raise ValueError("use sqlite+aiosqlite:///PATH or postgresql+asyncpg://…")
+        return value
+
+    @field_validator("storage_url")
+    @classmethod
+    def _known_storage(cls, value: str) -> str:
+        if not value.startswith("file://") or len(value) <= len("file://"):
+            raise ValueError("use file://PATH")
+        return value
+
+    @field_validator("public_url", "replicate_base_url")
+    @classmethod
+    def _plain_url(cls, value: str | None) -> str | None:
+        if value is not None and not value.startswith(("https://", "http://")):
+            raise ValueError("must begin with https:// (http:// only for a fake on this machine)")
+        return value.rstrip("/") if value else value
+
+    @field_validator("cog_urls")
+    @classmethod
+    def _cog_urls(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for item in value:
+            url = item.partition("=")[2] or item
+            if not url.startswith(("http://", "https://")):
+                raise ValueError("each must be url or kind=url, with http:// or https://")
+        return value
+
+    @property
+    def is_sqlite(self) -> bool:
+        return self.database_url.startswith("sqlite")
+
+    @property
+    def cog_urls_by_kind(self) -> dict[str, str]:
+        """`COG_URLS` as a table; the key `*` serves every kind without one of its own."""
+        pairs = (item.split("=", 1) if "=" in item.split("://")[0] else ("*", item) for item in self.cog_urls)
+        return {kind: url.rstrip("/") for kind, url in pairs}
+
+    def attempt_limit_s(self, kind: str) -> float:
+        """How long one attempt at a job of this kind may take."""
+        if kind == "sound_effect":
+            return self.replicate_sound_effects_timeout
+        return self.replicate_webhook_timeout
+
+
+def load_settings(**overrides: object) -> Settings:
+    """Read the settings. Raises StartupError with one line that names the first variable at fault."""
+    try:
+        return Settings(**overrides)  # type: ignore[arg-type]
+    except ValidationError as exc:
+        first = exc.errors(include_input=False, include_url=False)[0]
+        name = ".".join(str(part) for part in first["loc"]).upper() or "settings"
+        reason = str(first["msg"]).removeprefix("Value error, ")
+        raise StartupError(f"{name}: {reason}") from exc

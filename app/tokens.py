@@ -1,0 +1,76 @@
+"""What is signed with the installation's own secret: callback URLs for providers, links to stored assets.
+
+Both are HMAC-SHA-256 over a labelled text, so neither can stand in for the other, and both are checked in
+constant time without reading a row: by any process, also for news that arrives before or long after the
+attempt's row changed.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from hashlib import sha256
+
+from app.errors import Forbidden, StartupError
+
+
+class Callbacks:
+    """Makes callback URLs and checks their tokens."""
+
+    def __init__(self, *, secret: str, public_url: str | None) -> None:
+        self._secret = secret.encode()
+        self._public_url = public_url
+        self._local_url: str | None = None
+
+    def listen_at(self, local_url: str) -> None:
+        """Tell where this process listens, once its port is known: a worker on this machine calls there."""
+        self._local_url = local_url.rstrip("/")
+
+    def url(self, provider: str, attempt_id: str) -> str:
+        """The URL for one attempt. Raises StartupError when providers have no address to call."""
+        local_first = provider == "cog"
+        base = (self._local_url or self._public_url) if local_first else (self._public_url or self._local_url)
+        if base is None:
+            raise StartupError("PUBLIC_URL: set it, or start the service before dispatching jobs")
+        return f"{base}/v1/webhooks/{provider}/{attempt_id}?token={self.token(attempt_id)}"
+
+    def token(self, attempt_id: str) -> str:
+        """192 bits in hex."""
+        return _sign(self._secret, f"attempt:{attempt_id}")[:48]
+
+    def is_ours(self, attempt_id: str, token: str) -> bool:
+        """Whether this token was made here for this attempt."""
+        return _same(self.token(attempt_id), token)
+
+
+class Links:
+    """Makes links to assets and checks them: whoever holds one may fetch that asset until it expires."""
+
+    def __init__(self, *, secret: str, life_s: int) -> None:
+        self._secret = secret.encode()
+        self._life_s = life_s
+
+    def url(self, asset_id: str) -> str:
+        """A path with `expires` (unix seconds) and `signature`, relative to the service's own address."""
+        expires = int(time.time()) + self._life_s
+        signature = self._signature(asset_id, expires)
+        return f"/v1/assets/{asset_id}/content?expires={expires}&signature={signature}"
+
+    def check(self, asset_id: str, expires: str, signature: str) -> None:
+        """Raises Forbidden when the link was altered or has expired."""
+        given = int(expires) if expires.isascii() and expires.isdigit() and len(expires) <= 12 else 0
+        if not _same(self._signature(asset_id, given), signature):
+            raise Forbidden("the link is not valid")
+        if given < time.time():
+            raise Forbidden("the link has expired")
+
+    def _signature(self, asset_id: str, expires: int) -> str:
+        return _sign(self._secret, f"asset:{asset_id}:{expires}")
+
+
+def _sign(secret: bytes, text: str) -> str:
+    return hmac.new(secret, text.encode("utf-8", "surrogatepass"), sha256).hexdigest()
+
+
+def _same(ours: str, given: str) -> bool:
+    return hmac.compare_digest(ours.encode(), given.encode("utf-8", "surrogatepass"))

@@ -1,0 +1,168 @@
+"""`/v1/jobs`: ask, read, wait, list, cancel, retry, follow."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from typing import Annotated
+
+from fastapi import APIRouter, Header, Path, Query, Request, Response
+from pydantic import AwareDatetime
+from sse_starlette import EventSourceResponse, ServerSentEvent
+
+from app.errors import InvalidInput, RequestError
+from app.jobs import JobRequest
+from app.notify import job_topic
+from app.web.parts import Part, Responses, pack_cursor, unpack_cursor
+from app.web.schemas import EventOut, EventPage, JobOut, JobPage, KindName, NewJob, Problem, StateName
+from app.wiring import Runtime
+from db.jobs import JobFilter
+from db.states import JobState
+
+MOST_WAIT_S = 60.0
+KEEPALIVE_S = 15
+
+_PREFER_WAIT = re.compile(r"\bwait=(\d{1,3})\b")
+_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+JobId = Annotated[str, Path(max_length=64, description="The job's id")]
+WaitS = Annotated[float | None, Query(ge=0, le=MOST_WAIT_S, description="Seconds to wait for the end")]
+
+router = APIRouter(
+    prefix="/v1/jobs",
+    tags=["jobs"],
+    responses={422: {"model": Problem, "description": "A value is wrong; `field` names it"}},
+)
+NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such job"}}
+CONFLICT: Responses = {409: {"model": Problem, "description": "The job's state does not allow it"}}
+BUSY: Responses = {503: {"model": Problem, "description": "Nothing was stored; see `Retry-After`"}}
+
+
+@router.post(
+    "",
+    status_code=202,
+    responses={
+        201: {"model": JobOut, "description": "Ended within the wait"},
+        400: {"model": Problem, "description": "Not JSON, or a header is wrong"},
+        **BUSY,
+    },
+)
+async def submit_job(
+    new: NewJob,
+    runtime: Part,
+    request: Request,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header(description="The same key makes one job")] = None,
+    prefer: Annotated[str | None, Header(description="`wait=N`, 1-60 s: answer when it has ended")] = None,
+) -> JobOut:
+    """Ask for audio. Answered at once with 202, or with 201 once it has ended within `Prefer: wait=N`."""
+    keys = request.headers.getlist("idempotency-key")
+    if len(keys) > 1 or (idempotency_key is not None and not _KEY.fullmatch(idempotency_key)):
+        raise _BadHeader("Idempotency-Key: one value of 1-255 visible ASCII characters")
+    wait_s = _wait_of(prefer)
+    asked = JobRequest(new.kind, new.input, new.metadata, new.provider, new.deadline_s, new.priority)
+    view = await runtime.jobs.submit(asked, idempotency_key=idempotency_key)
+    if wait_s:
+        view = await runtime.jobs.wait(view.job.id, timeout_s=wait_s)
+        response.headers["Preference-Applied"] = f"wait={wait_s}"
+        response.status_code = 201 if view.is_ended else 202
+    response.headers["Location"] = f"/v1/jobs/{view.job.id}"
+    return JobOut.of(view, runtime.links)
+
+
+@router.get("")
+async def list_jobs(
+    runtime: Part,
+    state: StateName | None = None,
+    kind: KindName | None = None,
+    since: AwareDatetime | None = None,
+    until: AwareDatetime | None = None,
+    q: Annotated[str | None, Query(max_length=200, description="Words of the prompt or text")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> JobPage:
+    """Jobs, newest first; `next_cursor` leads to the next page."""
+    wanted = JobFilter(
+        state=JobState(state) if state else None,
+        kind=kind,
+        since=since,
+        until=until,
+        text=q,
+        before_id=unpack_cursor(cursor, "job"),
+    )
+    views = await runtime.jobs.list_jobs(wanted, limit=limit + 1)
+    more = pack_cursor(views[limit - 1].job.id) if len(views) > limit else None
+    return JobPage(items=[JobOut.of(view, runtime.links) for view in views[:limit]], next_cursor=more)
+
+
+@router.get("/{job_id}", responses=NOT_FOUND)
+async def get_job(job_id: JobId, runtime: Part, wait: WaitS = None) -> JobOut:
+    """A job as it stands; with `wait`, once it has ended or after that many seconds."""
+    view = await (runtime.jobs.wait(job_id, timeout_s=wait) if wait else runtime.jobs.get(job_id))
+    return JobOut.of(view, runtime.links)
+
+
+@router.post("/{job_id}/cancel", responses=NOT_FOUND | CONFLICT)
+async def cancel_job(job_id: JobId, runtime: Part) -> JobOut:
+    """End a job. Canceling a canceled one changes nothing and is answered alike."""
+    return JobOut.of(await runtime.jobs.cancel(job_id), runtime.links)
+
+
+@router.post("/{job_id}/retry", status_code=202, responses=NOT_FOUND | CONFLICT | BUSY)
+async def retry_job(job_id: JobId, runtime: Part, response: Response) -> JobOut:
+    """Ask again for what a failed or canceled job asked: a new job, with `retry_of`."""
+    view = await runtime.jobs.retry(job_id)
+    response.headers["Location"] = f"/v1/jobs/{view.job.id}"
+    return JobOut.of(view, runtime.links)
+
+
+@router.get("/{job_id}/events", responses=NOT_FOUND, response_model=EventPage)
+async def list_events(
+    job_id: JobId,
+    runtime: Part,
+    accept: Annotated[str, Header()] = "",
+    last_event_id: Annotated[str | None, Header(description="The `seq` to go on after")] = None,
+) -> EventPage | EventSourceResponse:
+    """A job's events; with `Accept: text/event-stream` a stream that ends with the job."""
+    after_seq = _seq_of(last_event_id)
+    if "text/event-stream" in accept:
+        await runtime.jobs.get(job_id)
+        return EventSourceResponse(_stream(runtime, job_id, after_seq), ping=KEEPALIVE_S)
+    events = await runtime.jobs.list_events(job_id, after_seq=after_seq)
+    return EventPage(items=[EventOut.of(event) for event in events])
+
+
+async def _stream(runtime: Runtime, job_id: str, after_seq: int) -> AsyncIterator[ServerSentEvent]:
+    """Every event once, in order, until the job's last one."""
+    with runtime.line.notifier.subscribe(job_topic(job_id)) as hints:
+        while True:
+            ended = (await runtime.jobs.get(job_id)).is_ended
+            for event in await runtime.jobs.list_events(job_id, after_seq=after_seq):
+                after_seq = event.seq
+                yield ServerSentEvent(
+                    EventOut.of(event).model_dump_json(), event=event.type, id=str(event.seq)
+                )
+            if ended:
+                return
+            await hints.wait(KEEPALIVE_S)
+
+
+class _BadHeader(RequestError):
+    code = "invalid_header"
+
+
+def _wait_of(prefer: str | None) -> int | None:
+    if prefer is None or "wait" not in prefer:
+        return None
+    found = _PREFER_WAIT.search(prefer)
+    if found is None or not 1 <= int(found[1]) <= MOST_WAIT_S:
+        raise _BadHeader("Prefer: wait must be a number of seconds from 1 to 60")
+    return int(found[1])
+
+
+def _seq_of(last_event_id: str | None) -> int:
+    if last_event_id is None:
+        return 0
+    if not (last_event_id.isascii() and last_event_id.isdigit() and len(last_event_id) < 10):
+        raise InvalidInput("Last-Event-ID must be the seq of an event", field="Last-Event-ID")
+    return int(last_event_id)

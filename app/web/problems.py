@@ -1,0 +1,120 @@
+"""Errors as RFC 9457 problem details: one registry of types, one shape for every failure.
+
+What is not one of our errors becomes a bare 500 with the request's id: the text of a foreign exception
+never leaves the process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from app.errors import AppError, InvalidInput, PermanentError, RequestError, TransientError
+from db.session import DatabaseUnavailable
+
+log = structlog.get_logger()
+
+TYPE_BASE = "/docs/errors#"
+"""Problem types are fragments of the reference page that explains them."""
+
+
+def problem(
+    request: Request,
+    *,
+    status: int,
+    code: str,
+    detail: str,
+    headers: Mapping[str, str] | None = None,
+    **more: Any,
+) -> JSONResponse:
+    """One problem response."""
+    body = {
+        "type": f"{TYPE_BASE}{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "code": code,
+        "detail": detail,
+        "request_id": request.scope.get("request_id", ""),
+        **{key: value for key, value in more.items() if value is not None},
+    }
+    return JSONResponse(
+        body, status_code=status, media_type="application/problem+json", headers=dict(headers or {})
+    )
+
+
+def add_problem_handlers(app: FastAPI) -> None:
+    """Turn every exception that reaches the edge into a problem."""
+
+    @app.exception_handler(AppError)
+    async def _ours(request: Request, exc: AppError) -> JSONResponse:
+        return _render(request, exc)
+
+    @app.exception_handler(DatabaseUnavailable)
+    async def _database(request: Request, exc: DatabaseUnavailable) -> JSONResponse:
+        log.error("database.unavailable", reason=str(exc))
+        return problem(
+            request,
+            status=503,
+            code="storage_unavailable",
+            detail="the database cannot be used now; nothing was stored",
+            headers={"Retry-After": "5"},
+            retry_after_s=5,
+        )
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(request: Request, exc: RequestValidationError) -> JSONResponse:
+        first = exc.errors()[0]
+        where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
+        broken = first["type"] == "json_invalid"
+        field = None if broken else ".".join(where) or None
+        detail = "the body is not JSON" if broken else str(first["msg"])
+        return problem(
+            request,
+            status=400 if broken else 422,
+            code="invalid_json" if broken else "invalid_input",
+            detail=f"{field}: {detail}" if field else detail,
+            field=field,
+        )
+
+    @app.exception_handler(HTTPException)
+    async def _http(request: Request, exc: HTTPException) -> JSONResponse:
+        code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(
+            exc.status_code, "bad_request"
+        )
+        return problem(
+            request, status=exc.status_code, code=code, detail=str(exc.detail), headers=exc.headers
+        )
+
+    @app.exception_handler(Exception)
+    async def _unexpected(request: Request, exc: Exception) -> JSONResponse:
+        log.error("request.failed", path=request.url.path, exc_info=exc)
+        return problem(request, status=500, code="internal", detail="an error of ours; see the log")
+
+
+def _render(request: Request, exc: AppError) -> JSONResponse:
+    match exc:
+        case InvalidInput():
+            return problem(request, status=exc.status, code=exc.code, detail=exc.message, field=exc.field)
+        case RequestError():
+            return problem(request, status=exc.status, code=exc.code, detail=exc.message)
+        case TransientError():
+            wait_s = max(1, round(exc.retry_after_s or 5))
+            return problem(
+                request,
+                status=503,
+                code=exc.code,
+                detail=exc.message,
+                headers={"Retry-After": str(wait_s)},
+                retry_after_s=wait_s,
+            )
+        case PermanentError():
+            return problem(request, status=502, code=exc.code, detail=exc.message)
+        case _:
+            return problem(request, status=500, code=exc.code, detail="an error of ours; see the log")

@@ -1,0 +1,230 @@
+"""The shapes of the HTTP API: the same models that validate also make `/openapi.json`."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+
+from app.jobs import JobView
+from app.kinds import KINDS
+from app.tokens import Links
+from db.tables import Attempt, Delivery, Event
+
+KindName = Annotated[str, Field(examples=list(KINDS), max_length=64)]
+StateName = Literal["queued", "running", "finishing", "succeeded", "failed", "canceled"]
+
+
+class NewJob(BaseModel):
+    """A request for audio."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    kind: KindName
+    input: dict[str, Any] = Field(description="By kind; see the guide to job kinds")
+    metadata: dict[str, Any] = Field(
+        default_factory=dict, description="Yours; returned as given, at most 16 kB"
+    )
+    provider: str = Field("auto", max_length=32, description="`auto`, or the provider to keep to")
+    deadline_s: float | None = Field(None, ge=1, le=86_400, description="When to give up on the whole job")
+    priority: int = Field(0, ge=-100, le=100, description="Higher goes first")
+
+
+class OutputOut(BaseModel):
+    """A stored file of a job."""
+
+    asset_id: str
+    url: str = Field(description="Signed and expiring; relative to the service's address")
+    media_type: str
+    duration_s: float
+    size_bytes: int
+    sha256: str
+
+
+class ErrorOut(BaseModel):
+    """Why a job failed."""
+
+    code: str
+    message: str
+
+
+class AttemptOut(BaseModel):
+    """One try at the job."""
+
+    number: int
+    id: str
+    provider: str
+    model: str
+    prediction_id: str | None
+    status: str
+    engine: str | None
+    created_at: datetime
+    ended_at: datetime | None
+    error: str | None
+    metrics: dict[str, Any]
+
+
+class CostOut(BaseModel):
+    """What the job cost. `usd` is null while no price is known."""
+
+    usd: float | None = None
+    items: list[dict[str, Any]] = Field(default_factory=list)
+
+
+class JobOut(BaseModel):
+    """A job as callers see it."""
+
+    id: str
+    kind: str
+    state: StateName
+    stage: str | None
+    progress: float = Field(ge=0, le=1)
+    waiting_reason: str | None
+    input: dict[str, Any]
+    metadata: dict[str, Any]
+    provider: str
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+    deadline_at: datetime
+    outputs: dict[str, OutputOut]
+    error: ErrorOut | None
+    cost: CostOut
+    attempts: list[AttemptOut]
+    retry_of: str | None
+
+    @classmethod
+    def of(cls, view: JobView, links: Links) -> JobOut:
+        job = view.job
+        error = ErrorOut(code=job.error_code, message=job.error_message or "") if job.error_code else None
+        return cls(
+            **job.model_dump(include=set(cls.model_fields) & set(type(job).model_fields)),
+            metadata=job.caller_metadata,
+            outputs={
+                name: OutputOut(
+                    asset_id=asset.id,
+                    url=links.url(asset.id),
+                    **asset.model_dump(include={"media_type", "duration_s", "size_bytes", "sha256"}),
+                )
+                for name, asset in view.outputs.items()
+            },
+            error=error,
+            cost=CostOut(),
+            attempts=[attempt_out(attempt) for attempt in view.attempts],
+        )
+
+
+class JobPage(BaseModel):
+    """Jobs, newest first."""
+
+    items: list[JobOut]
+    next_cursor: str | None
+
+
+class EventOut(BaseModel):
+    """A fact about a job."""
+
+    seq: int
+    type: str
+    at: datetime
+    data: dict[str, Any]
+
+    @classmethod
+    def of(cls, event: Event) -> EventOut:
+        return cls(seq=event.seq, type=event.type, at=event.at, data=event.data)
+
+
+class EventPage(BaseModel):
+    """A job's events, oldest first."""
+
+    items: list[EventOut]
+
+
+class DeliveryOut(BaseModel):
+    """One piece of outside news in the ledger."""
+
+    id: str
+    source: str
+    provider: str
+    attempt_id: str
+    job_id: str | None
+    message_id: str | None
+    received_at: datetime
+    settled_at: datetime | None
+    outcome: str | None
+    detail: str | None
+
+    @classmethod
+    def of(cls, delivery: Delivery) -> DeliveryOut:
+        return cls(**delivery.model_dump(include=set(cls.model_fields)))
+
+
+class DeliveryDetail(DeliveryOut):
+    """The same with what was received, byte for byte."""
+
+    headers: dict[str, str]
+    size_bytes: int
+    body_base64: str = Field(description="The first 64 kB of the raw body")
+
+
+class DeliveryPage(BaseModel):
+    """The ledger, newest first."""
+
+    items: list[DeliveryOut]
+    next_cursor: str | None
+
+
+class ReceiptOut(BaseModel):
+    """News was stored."""
+
+    delivery_id: str
+    new: bool
+
+
+class NewRecovery(BaseModel):
+    """Which live attempts to ask their providers about."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    since: AwareDatetime | None = None
+    until: AwareDatetime | None = None
+    kind: KindName | None = None
+    dry_run: bool = False
+    limit: int = Field(1000, ge=1, le=10_000)
+
+
+class FoundOut(BaseModel):
+    """What recovery learned about one attempt."""
+
+    attempt_id: str
+    job_id: str
+    provider: str
+    prediction_id: str | None
+    finding: str
+    detail: str
+
+
+class RecoveryOut(BaseModel):
+    """A recovery's report."""
+
+    dry_run: bool
+    counts: dict[str, int]
+    found: list[FoundOut]
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem details."""
+
+    type: str
+    title: str
+    status: int
+    code: str
+    detail: str
+    request_id: str
+    field: str | None = None
+    retry_after_s: int | None = None
+
+
+def attempt_out(attempt: Attempt) -> AttemptOut:
+    return AttemptOut(**attempt.model_dump(include=set(AttemptOut.model_fields)))

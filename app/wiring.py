@@ -1,0 +1,202 @@
+"""The one place where live objects are made: clients, database, engine, notifier, store, stations.
+
+`open_runtime(settings, **replacements)` is how the web, the worker, the commands, the scripts and the tests
+get a service. Tests replace ports by name here; nothing is patched by path, nothing is a module-level
+singleton, and two runtimes in one process do not know of each other.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from app.audio import Audio, default_binary
+from app.crash_points import Reach, pass_by
+from app.dispatch import Dispatcher, Route
+from app.errors import AppError, StartupError
+from app.finish import Bench, Finisher
+from app.inbox import Inbox
+from app.jobs import Jobs
+from app.line import Line
+from app.metrics import Metrics
+from app.notify import InProcessNotifier, Notifier
+from app.outbound import Outbound
+from app.provider.base import Provider
+from app.provider.cog import Cog
+from app.provider.replicate import Replicate
+from app.recovery import Recovery
+from app.replay import Replay
+from app.settings import Settings
+from app.storage import Storage
+from app.tokens import Callbacks, Links
+from app.work import EmbeddedEngine, Station, WorkEngine
+from app.worker import StationRoom, Worker
+from app.workspace import Workspace
+from db import schema
+from db.keys import claim_secret
+from db.session import Database, PoolLimits
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Runtime:
+    """Every live object of a service, made and wired."""
+
+    settings: Settings
+    line: Line
+    providers: Mapping[str, Provider]
+    callbacks: Callbacks
+    links: Links
+    bench: Bench
+    jobs: Jobs
+    inbox: Inbox
+    dispatcher: Dispatcher
+    finisher: Finisher
+    recovery: Recovery
+    replay: Replay
+    worker: Worker
+
+
+@asynccontextmanager
+async def open_runtime(
+    settings: Settings,
+    *,
+    embedded_worker: bool = False,
+    engine: WorkEngine | None = None,
+    notifier: Notifier | None = None,
+    routes: Mapping[str, Route] | None = None,
+    outbound: Outbound | None = None,
+    reach: Reach = pass_by,
+) -> AsyncIterator[Runtime]:
+    """Make a service; the keyword arguments replace ports. Raises StartupError with one line.
+
+    `embedded_worker` promises that a Cog server of ours will be pointed at once it is up.
+    """
+    async with AsyncExitStack() as stack:
+        database = open_database(settings)
+        stack.push_async_callback(database.aclose)
+        await _check_schema(database)
+        line = Line(
+            settings=settings,
+            database=database,
+            engine=engine or EmbeddedEngine(),
+            notifier=notifier or InProcessNotifier(),
+            metrics=Metrics(),
+            reach=reach,
+        )
+        if routes is None:
+            routes = await _make_routes(settings, embedded_worker=embedded_worker)
+        providers = {name: route.provider for name, route in routes.items()}
+        for provider in providers.values():
+            stack.push_async_callback(provider.aclose)
+        bench = _make_bench(settings, outbound, stack)
+        inbox = Inbox(line=line, providers=providers)
+        stack.push_async_callback(inbox.aclose)
+        secret = await _own_secret(database)
+        callbacks = Callbacks(secret=secret, public_url=settings.public_url)
+        dispatcher = Dispatcher(line=line, routes=routes, callbacks=callbacks, inbox=inbox)
+        finisher = Finisher(line=line, providers=providers, bench=bench)
+        recovery = Recovery(line=line, providers=providers, inbox=inbox)
+        stations: dict[Station, StationRoom] = {
+            Station.DISPATCH: dispatcher,
+            Station.APPLY: inbox,
+            Station.FINISH: finisher,
+        }
+        yield Runtime(
+            settings=settings,
+            line=line,
+            providers=providers,
+            callbacks=callbacks,
+            links=Links(secret=secret, life_s=settings.asset_url_s),
+            bench=bench,
+            jobs=Jobs(line=line, providers=list(providers)),
+            inbox=inbox,
+            dispatcher=dispatcher,
+            finisher=finisher,
+            recovery=recovery,
+            replay=Replay(line=line, inbox=inbox),
+            worker=Worker(line=line, stations=stations, recovery=recovery),
+        )
+
+
+def open_database(settings: Settings) -> Database:
+    """The database alone: for migrations and the doctor."""
+    return Database(
+        settings.database_url,
+        PoolLimits(
+            size=settings.db_pool_size,
+            max_overflow=settings.db_max_overflow,
+            recycle_s=settings.db_pool_recycle,
+            statement_timeout_s=settings.db_statement_timeout,
+        ),
+    )
+
+
+async def _check_schema(database: Database) -> None:
+    """An embedded database is brought up to date here; a shared one is its operators' to migrate."""
+    here, wanted = await schema.current_revision(database), schema.head_revision()
+    if here == wanted:
+        return
+    if not database.is_sqlite:
+        raise StartupError(f"DATABASE_URL: the schema is at {here}, not {wanted}: run `reprise migrate`")
+    await schema.upgrade(database)
+    log.info("schema.upgraded", revision=wanted)
+
+
+async def _make_routes(settings: Settings, *, embedded_worker: bool) -> dict[str, Route]:
+    """The providers that are configured, in the order in which `auto` prefers them."""
+    routes: dict[str, Route] = {}
+    if settings.replicate_api_token is not None:
+        if settings.public_url is None:
+            raise StartupError("PUBLIC_URL: needed with REPLICATE_API_TOKEN, so that Replicate can call back")
+        replicate = Replicate(
+            token=settings.replicate_api_token.get_secret_value(),
+            base_url=settings.replicate_base_url,
+            secrets=_webhook_secrets(settings),
+            tolerance_s=settings.webhook_tolerance_s,
+        )
+        routes["replicate"] = Route(replicate)
+        try:
+            await replicate.prepare()
+        except AppError as exc:
+            # Webhooks are refused with 503 until the secret is known; recovery polls meanwhile.
+            log.warning("replicate.secret_unknown", reason=exc.message)
+    if settings.cog_urls or embedded_worker:
+        cog = Cog(urls=settings.cog_urls_by_kind)
+        routes["cog"] = Route(cog, slots=settings.gpu_worker_slots)
+    return routes
+
+
+def _webhook_secrets(settings: Settings) -> list[str]:
+    if settings.replicate_webhook_secret is None:
+        return []
+    return settings.replicate_webhook_secret.get_secret_value().split()
+
+
+def _make_bench(settings: Settings, outbound: Outbound | None, stack: AsyncExitStack) -> Bench:
+    workspace = Workspace(settings.var_dir)
+    stack.callback(workspace.close)
+    outbound = outbound or Outbound(allow=settings.outbound_allow)
+    stack.push_async_callback(outbound.aclose)
+    return Bench(
+        outbound=outbound,
+        audio=Audio(
+            binary=settings.ffmpeg_binary or default_binary(),
+            timeout_s=settings.replicate_ffmpeg_timeout,
+            max_bytes=settings.replicate_max_file_size,
+        ),
+        storage=Storage(settings.storage_url),
+        workspace=workspace,
+    )
+
+
+async def _own_secret(database: Database) -> str:
+    """The installation's secret: made by whichever process comes first, the same for all."""
+    async with database.transaction() as tx:
+        return await claim_secret(tx, "callbacks", secrets.token_hex(32), now=datetime.now(UTC))

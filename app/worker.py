@@ -1,0 +1,130 @@
+"""Run the stations: register them with the work engine, sweep for rows without an item, look for the silent.
+
+Promises: what is due is worked on, also when every hint about it was lost, within `SWEEP_INTERVAL_S`; a
+restart needs nothing else, because the first sweep finds every row that was left. `stop` lets steps that
+have begun come to their end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+import structlog
+
+from app.line import Line
+from app.notify import RECOVERY
+from app.recovery import Recovery
+from app.work import Station, Step
+from db.jobs import release_all_leases
+from db.keys import delete_idempotency_keys
+from db.session import DatabaseUnavailable, Transaction
+
+log = structlog.get_logger()
+
+SWEEP_BATCH = 500
+FORGET_EVERY = timedelta(minutes=10)
+"""How often idempotency keys past their time are dropped."""
+
+
+class StationRoom(Protocol):
+    """What a station offers its worker: which rows are due, and one step on one of them."""
+
+    async def due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[str]: ...
+
+    async def step(self, row_id: str) -> None: ...
+
+
+class Worker:
+    """Runs stations until it is stopped. One a process."""
+
+    def __init__(self, *, line: Line, stations: Mapping[Station, StationRoom], recovery: Recovery) -> None:
+        self._line = line
+        self._stations = stations
+        self._recovery = recovery
+        self._stopping = asyncio.Event()
+        self._forget_at = datetime.now(UTC)
+
+    async def run(self) -> None:
+        """Work until `stop`."""
+        limits = {
+            Station.DISPATCH: self._line.settings.dispatch_concurrency,
+            Station.APPLY: self._line.settings.apply_concurrency,
+            Station.FINISH: self._line.settings.finish_concurrency,
+        }
+        steps = {
+            station: Step(self._timed(station, room.step), limits[station])
+            for station, room in self._stations.items()
+        }
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._line.engine.run(steps))
+            tasks.create_task(self._repeat(self.sweep, self._line.settings.sweep_interval_s))
+            tasks.create_task(
+                self._repeat(self._recovery.check, self._line.settings.recovery_interval_s, RECOVERY)
+            )
+
+    def stop(self) -> None:
+        """Take no more work; `run` returns when the steps begun have ended."""
+        self._stopping.set()
+        self._line.engine.stop()
+
+    async def adopt(self) -> None:
+        """Take over everything a dead predecessor left; only for the one owner of an embedded database."""
+        async with self._line.database.transaction() as tx:
+            released = await release_all_leases(tx)
+        if released:
+            log.info("worker.adopted", leases=released)
+
+    async def sweep(self) -> int:
+        """Hint every row that is due; how many there were."""
+        now = datetime.now(UTC)
+        found = 0
+        if now >= self._forget_at:
+            self._forget_at = now + FORGET_EVERY
+            await self._forget_old_keys(now)
+        for station, room in self._stations.items():
+            async with self._line.database.reading() as tx:
+                ids = await room.due(tx, now, SWEEP_BATCH)
+            self._line.engine.hint(station, *ids)
+            found += len(ids)
+        return found
+
+    async def _forget_old_keys(self, now: datetime) -> None:
+        before = now - timedelta(seconds=self._line.settings.idempotency_s)
+        async with self._line.database.transaction() as tx:
+            await delete_idempotency_keys(tx, before=before)
+
+    async def _repeat(
+        self, look: Callable[[], Awaitable[int]], pause_s: float, topic: str | None = None
+    ) -> None:
+        """Look, pause, look again; a hint on `topic` or a stop ends the pause early."""
+        with self._line.notifier.subscribe(topic or "") as hints:
+            while not self._stopping.is_set():
+                try:
+                    await look()
+                except DatabaseUnavailable as exc:
+                    log.warning("look.failed", look=look.__name__, reason=str(exc))
+                except Exception as exc:
+                    log.error("look.failed", look=look.__name__, exc_info=exc)
+                await self._pause(pause_s, hints.wait)
+
+    async def _pause(self, pause_s: float, hint: Callable[[], Awaitable[bool]]) -> None:
+        waits = [asyncio.ensure_future(self._stopping.wait()), asyncio.ensure_future(hint())]
+        try:
+            await asyncio.wait(waits, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for each in waits:
+                each.cancel()
+
+    def _timed(
+        self, station: Station, step: Callable[[str], Awaitable[None]]
+    ) -> Callable[[str], Awaitable[None]]:
+        histogram = self._line.metrics.step_seconds.labels(station.value)
+
+        async def timed_step(row_id: str) -> None:
+            with histogram.time():
+                await step(row_id)
+
+        return timed_step
