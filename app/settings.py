@@ -7,11 +7,12 @@ handed to `app.wiring`. `load_settings` turns a wrong value into one line that n
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -24,7 +25,9 @@ Csv = Annotated[tuple[str, ...], NoDecode]
 class Settings(BaseSettings):
     """The whole configuration, from the environment. Durations in seconds, sizes in bytes."""
 
-    model_config = SettingsConfigDict(env_file=".env", extra="ignore", frozen=True, hide_input_in_errors=True)
+    model_config = SettingsConfigDict(
+        env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True, hide_input_in_errors=True
+    )
 
     database_url: str = Field(
         "sqlite+aiosqlite:///var/reprise.db",
@@ -162,3 +165,7 @@ def load_settings(**overrides: object) -> Settings:
         name = ".".join(str(part) for part in first["loc"]).upper() or "settings"
         reason = str(first["msg"]).removeprefix("Value error, ")
         raise StartupError(f"{name}: {reason}") from exc
+    except SettingsError as exc:
+        # A list or a table that is not JSON never reaches validation; the error quotes only the name.
+        found = re.search(r'field "(\w+)"', str(exc))
+        raise StartupError(f"{found[1].upper() if found else 'settings'}: not JSON") from exc

@@ -22,7 +22,6 @@ from dataclasses import dataclass
 from app.errors import EngineUnavailable
 
 _STDERR_TAIL_BYTES = 8 * 1024
-_REAP_S = 5.0
 _STDERR = 2
 
 
@@ -37,6 +36,8 @@ class Limits:
     cpu_s: float | None = None
     """RLIMIT_CPU, over all threads."""
     niceness: int = 10
+    reap_s: float = 5.0
+    """How long pipes that an escaped grandchild still holds are read after the end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,15 +59,16 @@ async def run(
     Raises TimeoutError once `timeout_s` has passed (the group is dead by then) and EngineUnavailable when the
     program is not there. On cancellation the group is killed and reaped before the cancellation goes on.
     """
+    limits = limits or Limits()
     transport, watch = await _spawn(argv, stdout_bytes)
     pid = transport.get_pid()
-    _limit(pid, limits or Limits())
+    _limit(pid, limits)
     try:
         await asyncio.wait({watch.exited}, timeout=timeout_s)
         if not watch.exited.done():
             raise TimeoutError(f"the program ran longer than {timeout_s:g} s")
     finally:
-        await _end(pid, transport, watch)
+        await _end(pid, transport, watch, limits.reap_s)
     return Finished(transport.get_returncode() or 0, watch.stdout, watch.stderr.decode("utf-8", "replace"))
 
 
@@ -122,14 +124,14 @@ async def _spawn(argv: Sequence[str], stdout_bytes: int) -> tuple[asyncio.Subpro
         raise EngineUnavailable(f"the program {argv[0]!r} cannot be started: {exc.strerror}") from exc
 
 
-async def _end(pid: int, transport: asyncio.SubprocessTransport, watch: _Watch) -> None:
+async def _end(pid: int, transport: asyncio.SubprocessTransport, watch: _Watch, reap_s: float) -> None:
     """Kill the whole group, also after a good end: what outlived the program must not keep writing, and under
     uvloop it holds our pipes open (that loop leaks copies of them into children)."""
     # The group id cannot have been given away, unless the kernel went round all process ids in between.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     try:
-        await asyncio.wait({watch.closed}, timeout=_REAP_S)
+        await asyncio.wait({watch.closed}, timeout=reap_s)
     finally:
         transport.close()  # gives up on pipes that something outside the group holds
 

@@ -384,13 +384,10 @@ async def test_a_child_that_outlives_its_parent_is_killed(tmp_path: Path) -> Non
     await gone(tmp_path / "child")
 
 
-async def test_an_escaped_child_that_holds_the_pipes_does_not_hold_us(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("app.audio.processes._REAP_S", 0.1)
+async def test_an_escaped_child_that_holds_the_pipes_does_not_hold_us(tmp_path: Path) -> None:
     tool = fake_ffmpeg(tmp_path / "tool", f"setsid sleep 60 & echo $! > {tmp_path}/child; sleep 0.2")
     started = time.monotonic()
-    assert (await run([tool], timeout_s=5)).exit_code == 0
+    assert (await run([tool], timeout_s=5, limits=Limits(reap_s=0.1))).exit_code == 0
     os.kill(int(written(tmp_path / "child")), signal.SIGKILL)
     assert time.monotonic() - started < 3
 
