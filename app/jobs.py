@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -23,8 +24,8 @@ from app.errors import Conflict, InvalidInput, NotFound, Overloaded
 from app.kinds import get_kind
 from app.line import Line
 from app.notify import RECOVERY, job_topic
+from app.views import JobView, Views
 from app.work import Station
-from db import assets as asset_rows
 from db import attempts as attempt_rows
 from db import events as event_rows
 from db import jobs as job_rows
@@ -33,7 +34,7 @@ from db.jobs import JobFilter
 from db.keys import claim_idempotency_key
 from db.session import Transaction
 from db.states import JobState
-from db.tables import Asset, Attempt, Event, IdempotencyKey, Job
+from db.tables import Event, IdempotencyKey, Job
 
 log = structlog.get_logger()
 
@@ -50,25 +51,13 @@ class JobRequest:
     priority: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class JobView:
-    """A job with all that hangs on it, as callers read it."""
-
-    job: Job
-    attempts: Sequence[Attempt]
-    outputs: dict[str, Asset]
-
-    @property
-    def is_ended(self) -> bool:
-        return JobState(self.job.state).is_terminal
-
-
 class Jobs:
     """The commands. One object a runtime."""
 
     def __init__(self, *, line: Line, providers: Sequence[str]) -> None:
         self._line = line
         self._providers = providers
+        self._views = Views(line.database)
 
     async def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobView:
         """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded."""
@@ -98,11 +87,10 @@ class Jobs:
 
     async def get(self, job_id: str) -> JobView:
         """Read a job. Raises NotFound."""
-        async with self._line.database.reading() as tx:
-            job = await job_rows.find_job(tx, job_id)
-            if job is None:
-                raise NotFound(f"there is no job {job_id[:64]}")
-            return (await self._view(tx, [job]))[0]
+        view = await self._views.find(job_id)
+        if view is None:
+            raise NotFound(f"there is no job {job_id[:64]}")
+        return view
 
     async def wait(self, job_id: str, *, timeout_s: float) -> JobView:
         """Read a job once it has ended, or as it stands after the timeout. Raises NotFound."""
@@ -119,7 +107,7 @@ class Jobs:
     async def list_jobs(self, wanted: JobFilter, *, limit: int) -> list[JobView]:
         """Newest first; page on with the last id as `before_id`."""
         async with self._line.database.reading() as tx:
-            return await self._view(tx, await job_rows.list_jobs(tx, wanted, limit=limit))
+            return await self._views.of(tx, await job_rows.list_jobs(tx, wanted, limit=limit))
 
     async def list_events(self, job_id: str, *, after_seq: int = 0, limit: int = 1000) -> list[Event]:
         """The job's events after `after_seq`. Raises NotFound."""
@@ -183,14 +171,20 @@ class Jobs:
             raise InvalidInput(f"no such provider here; there are {known}", field="provider")
         if request.provider == "auto" and not self._providers:
             raise InvalidInput("no provider is configured", field="provider")
+        if not _is_storable(request.metadata):
+            raise InvalidInput(_UNSTORABLE.format("metadata"), field="metadata")
         if len(json.dumps(request.metadata)) > 16_384:
             raise InvalidInput("metadata may take at most 16 kB as JSON", field="metadata")
         try:
-            return kind.input_model.model_validate(request.input).model_dump(mode="json")
+            checked = kind.input_model.model_validate(request.input).model_dump(mode="json")
         except ValidationError as exc:
             first = exc.errors(include_input=False, include_url=False, include_context=False)[0]
             field = ".".join(["input", *(str(part) for part in first["loc"])])
             raise InvalidInput(f"{field}: {first['msg']}", field=field) from exc
+        for name, value in checked.items():
+            if not _is_storable(value):
+                raise InvalidInput(_UNSTORABLE.format(f"input.{name}"), field=f"input.{name}")
+        return checked
 
     async def _claim_key(self, tx: Transaction, key: str | None, request: JobRequest, job: Job) -> str:
         """The id of the job that this request makes or has made."""
@@ -215,15 +209,6 @@ class Jobs:
         self._line.engine.enqueue(tx, Station.DISPATCH, job.id)
         self._line.hint_job(tx, job.id)
 
-    async def _view(self, tx: Transaction, jobs: Sequence[Job]) -> list[JobView]:
-        ids = [job.id for job in jobs]
-        attempts = await attempt_rows.list_attempts(tx, *ids)
-        outputs = await asset_rows.list_outputs(tx, *ids)
-        return [
-            JobView(job, [each for each in attempts if each.job_id == job.id], outputs.get(job.id, {}))
-            for job in jobs
-        ]
-
 
 _FORGOTTEN_ON_RETRY = (
     "stage",
@@ -236,6 +221,25 @@ _FORGOTTEN_ON_RETRY = (
     "error_code",
     "error_message",
 )
+
+
+_UNSTORABLE = "{}: no NUL, half surrogate pair, NaN or infinity, and no deep nesting, can be stored"
+
+
+def _is_storable(value: object, depth: int = 32) -> bool:
+    """Whether JSON can say it and both databases can hold it and search in it."""
+    match value:
+        case str():
+            return "\0" not in value and not any("\ud800" <= char <= "\udfff" for char in value)
+        case float():
+            return math.isfinite(value)
+        case dict():
+            inner: list[object] = [*value.keys(), *value.values()]
+            return depth > 0 and all(_is_storable(each, depth - 1) for each in inner)
+        case list():
+            return depth > 0 and all(_is_storable(each, depth - 1) for each in value)
+        case _:
+            return True
 
 
 def _fingerprint(request: JobRequest) -> str:

@@ -1,7 +1,8 @@
-"""`create_app(runtime)`: the routes on one ASGI app. Decides nothing.
+"""`create_app(runtime)`: the service's HTTP face as one ASGI app. Decides nothing.
 
-The runtime is made by whoever serves (`app.serve`, a test) and outlives the app; requests reach it as
-`request.app.state.runtime`.
+Webhooks go through a door of their own; everything else is the API, made by FastAPI from the models that
+validate. The runtime is made by whoever serves (`app.serve`, a test) and outlives the app; requests to the
+API reach it as `request.app.state.runtime`.
 """
 
 from __future__ import annotations
@@ -9,18 +10,37 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
 from app.web import assets, deliveries, health, jobs
 from app.web.limits import RequestLimits
 from app.web.problems import add_problem_handlers
-from app.web.webhooks import webhook_route
+from app.web.webhooks import PREFIX, WebhookDoor
 from app.wiring import Runtime
-from db.ids import make_id
 
 
-def create_app(runtime: Runtime) -> FastAPI:
-    """The service's HTTP face."""
+class Front:
+    """Sends each request to the webhook door or to the API."""
+
+    def __init__(self, *, door: ASGIApp, api: FastAPI) -> None:
+        self.api = api
+        self._door = door
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+            await self._door(scope, receive, send)
+        else:
+            await self.api(scope, receive, send)
+
+
+def create_app(runtime: Runtime) -> Front:
+    """The whole face."""
+    return Front(door=WebhookDoor(runtime), api=create_api(runtime))
+
+
+def create_api(runtime: Runtime) -> FastAPI:
+    """The API alone, with its documentation."""
     # FastAPIOffline serves the pages of /docs from the package: no CDN, works without a network.
     app: FastAPI = FastAPIOffline(
         title="Reprise",
@@ -29,12 +49,10 @@ def create_app(runtime: Runtime) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.runtime = runtime
-    # The hot path comes first, as a plain route: no dependency is resolved, no model is built.
-    app.router.routes.insert(0, webhook_route)
     for module in (jobs, assets, deliveries, health):
         app.include_router(module.router)
     add_problem_handlers(app)
-    app.add_middleware(RequestLimits, most_bytes=runtime.settings.max_content_length, make_id=make_id)
+    app.add_middleware(RequestLimits, most_bytes=runtime.settings.max_content_length)
     if runtime.settings.cors_allowed_origins:
         app.add_middleware(
             CORSMiddleware,

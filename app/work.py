@@ -25,6 +25,9 @@ from db.session import Transaction
 
 log = structlog.get_logger()
 
+MOST_WAITING = 20_000
+"""Items held in memory; rows beyond wait in the database until the sweep comes round."""
+
 
 class Station(StrEnum):
     """The stations that have work items, in the order of the line."""
@@ -71,13 +74,15 @@ class EmbeddedEngine:
         self._waiting: set[tuple[Station, str]] = set()
         self._buffer: list[tuple[Station, str]] = []
         self._flushing: asyncio.Task[None] | None = None
+        self._is_running = False
 
     def enqueue(self, tx: Transaction, station: Station, *row_ids: str) -> None:
         tx.after_commit(partial(self.hint, station, *row_ids))
 
     def hint(self, station: Station, *row_ids: str) -> None:
         fresh = [(station, row_id) for row_id in row_ids if (station, row_id) not in self._waiting]
-        if not fresh:
+        if not fresh or not self._is_running or len(self._waiting) + len(fresh) > MOST_WAITING:
+            # Nobody would work on them, or more are waiting than memory should hold: the sweep finds them.
             return
         self._waiting.update(fresh)
         self._buffer.extend(fresh)
@@ -90,6 +95,7 @@ class EmbeddedEngine:
             self._queue.entrypoint(station.value, concurrency_limit=step.concurrency)(
                 partial(self._run_item, station, step)
             )
+        self._is_running = True
         await self._queue.run(dequeue_timeout=timedelta(seconds=2), batch_size=16)
 
     def stop(self) -> None:

@@ -8,10 +8,10 @@ its neighbours; the queue is bounded and a full one refuses at once.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
-from db.session import Database, Transaction
+from db.session import DatabaseUnavailable
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -22,18 +22,17 @@ class GroupCommitFull(Exception):
 
 
 class GroupCommit(Generic[Item, Result]):
-    """A queue in front of one writing function, drained by one task."""
+    """A queue in front of one committing function, drained by one task."""
 
     def __init__(
         self,
-        database: Database,
-        write: Callable[[Transaction, Item], Awaitable[Result]],
+        commit: Callable[[Sequence[Item]], Awaitable[Sequence[Result]]],
         *,
         most_queued: int = 2000,
         most_together: int = 128,
     ) -> None:
-        self._database = database
-        self._write = write
+        """`commit` stores a group in one transaction with a result for each, or raises and stores none."""
+        self._commit_group = commit
         self._most_queued = most_queued
         self._most_together = most_together
         self._queue: list[tuple[Item, asyncio.Future[Result]]] = []
@@ -58,19 +57,22 @@ class GroupCommit(Generic[Item, Result]):
         while self._queue:
             group = self._queue[: self._most_together]
             del self._queue[: self._most_together]
-            if not await self._commit(group) and len(group) > 1:
+            if not await self._commit(group):
                 for single in group:
                     await self._commit([single])
 
     async def _commit(self, group: list[tuple[Item, asyncio.Future[Result]]]) -> bool:
-        """One transaction for the group. False: nothing was written, and only a lone item was told why."""
+        """One transaction for the group. False: nothing was written, and nobody has been told yet."""
         try:
-            async with self._database.transaction() as tx:
-                results = [await self._write(tx, item) for item, _ in group]
-        except Exception as exc:  # noqa: BLE001 - it belongs to whoever waits for this item
-            if len(group) == 1 and not group[0][1].done():
-                group[0][1].set_exception(exc)
-            return False
+            results = await self._commit_group([item for item, _ in group])
+        except Exception as exc:  # noqa: BLE001 - it belongs to those who wait
+            if len(group) > 1 and not isinstance(exc, DatabaseUnavailable):
+                return False
+            # Alone, or the database is away: it would not be better one by one, only slower.
+            for _, done in group:
+                if not done.done():
+                    done.set_exception(exc)
+            return True
         for (_, done), result in zip(group, results, strict=True):
             # A caller that hung up has cancelled its future; its row is stored all the same.
             if not done.done():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import func, select, update
 from sqlmodel import col
@@ -14,11 +13,6 @@ from db.states import DeliveryOutcome
 from db.tables import Delivery
 
 _WITHOUT_BODY = [column for column in Delivery.__table__.columns if column.name != "body"]  # type: ignore[attr-defined]
-
-
-async def insert_delivery(tx: Transaction, delivery: dict[str, Any]) -> bool:
-    """Store a delivery; False when one with the same `dedupe_key` is there already."""
-    return await tx.insert_new(Delivery, delivery) == 1
 
 
 async def find_delivery(tx: Transaction, delivery_id: str, *, lock: bool = False) -> Delivery | None:

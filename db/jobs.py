@@ -38,6 +38,12 @@ async def find_job(tx: Transaction, job_id: str, *, lock: bool = False) -> Job |
     return Job(**row) if row else None
 
 
+async def find_jobs(tx: Transaction, job_ids: Sequence[str]) -> list[Job]:
+    """Those of these jobs that exist, in no order."""
+    statement = select(Job.__table__).where(col(Job.id).in_(job_ids))  # type: ignore[attr-defined]
+    return [Job(**row) for row in (await tx.execute(statement)).mappings()]
+
+
 async def list_jobs(tx: Transaction, wanted: JobFilter, *, limit: int) -> list[Job]:
     statement = select(Job.__table__).order_by(col(Job.id).desc()).limit(limit)  # type: ignore[attr-defined]
     if wanted.state:

@@ -11,9 +11,10 @@ constraint keeps its own exception, since that is a fault of ours.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,10 @@ class Database:
     def __init__(self, url: str, limits: PoolLimits | None = None) -> None:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        self.write_turn: AbstractAsyncContextManager[Any] = (
+            asyncio.Lock() if self.is_sqlite else nullcontext()
+        )
+        """Whoever writes takes its turn here: SQLite has one writer, a server sorts them out by itself."""
         limits = limits or PoolLimits()
         if self.is_sqlite:
             self._writer = _sqlite_engine(url, limits, size=1, begin="BEGIN IMMEDIATE")
@@ -104,7 +109,7 @@ class Database:
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         """A writing transaction. Raises DatabaseUnavailable."""
-        async with _connected(self._writer) as connection:
+        async with self.write_turn, _connected(self._writer) as connection:
             tx = Transaction(connection)
             yield tx
         tx.committed()
@@ -173,7 +178,13 @@ def _sqlite_engine(url: str, limits: PoolLimits, *, size: int, begin: str) -> As
     @event.listens_for(engine.sync_engine, "connect")
     def _tune(connection: Any, _record: Any) -> None:
         cursor = connection.cursor()
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "cache_size=-20000"):
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=FULL",
+            "foreign_keys=ON",
+            "cache_size=-20000",
+            "wal_autocheckpoint=8000",
+        ):
             cursor.execute(f"PRAGMA {pragma}")
         cursor.close()
 

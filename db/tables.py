@@ -136,7 +136,9 @@ class Delivery(Table, table=True):
     """Known from the start for news of our own, else found while applying."""
     message_id: str | None = Field(default=None, max_length=256)
     """The provider's id of the message, where it has one."""
-    dedupe_key: str = Field(max_length=160)
+    dedupe_key: bytes = Field(sa_type=LargeBinary(length=16))
+    """128 bits that are the same for the same news by the same postman. Short, because the index over it is
+    written at random places by every webhook."""
     headers: dict[str, str] = Field(sa_type=JSON)
     body: bytes = Field(sa_type=LargeBinary(length=2**31 - 1))
     received_at: datetime = Field(sa_type=UtcDateTime)

@@ -1,12 +1,12 @@
 """The one guarded HTTP door out, for addresses that somebody else gave us.
 
-Owns every request to a provider's output address or a caller's callback address. Promises: https on port 443
-to public addresses only, judged by `app.outbound.addresses`; a name is resolved once and exactly the
-addresses that were judged are connected to, so a second DNS answer changes nothing; redirects are walked by hand and judged
-hop by hop; every transfer is bounded in decoded bytes and in time, ends complete or leaves no file; tokens go
-only where the rules say. No proxy, netrc or cookie is ever taken from the environment. Leaves the file to
-`app.outbound.landing`, what its bytes are to `app.audio`, durable retries to `app.lifecycle`, signing to
-`app.announce`.
+Owns every request to a provider's output address or a caller's callback address. Promises: https on port
+443 to public addresses only, judged by `app.outbound.addresses`; a name is resolved once and exactly the
+addresses that were judged are connected to, so a second DNS answer changes nothing; redirects are walked by
+hand and judged hop by hop; every transfer is bounded in decoded bytes and in time, ends complete or leaves
+no file; tokens go only where the rules say. No proxy, netrc or cookie is ever taken from the environment.
+Leaves the file to `app.outbound.landing`, what its bytes are to `app.audio`, durable retries to
+`app.lifecycle`.
 
 Error texts name the host, never the path or query: those may be signed.
 """

@@ -6,55 +6,55 @@ A plain ASGI middleware: it sees each chunk as it comes and keeps none.
 from __future__ import annotations
 
 import re
-from typing import Any
+from collections.abc import Mapping
 
 import structlog
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.web.problems import problem
+from app.errors import RequestError, TooLarge
+from app.web.problems import render_error
+from db.ids import make_id
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{8,64}")
+_LENGTH = re.compile(r"[0-9]{1,18}")
 
 
-class TooLong(Exception):
-    """The body grew past its cap while it was read."""
+class UnsupportedEncoding(RequestError):
+    """The body is compressed: what it would grow to is not ours to find out."""
+
+    code = "unsupported_encoding"
+    status = 415
+
+
+class BadAddress(RequestError):
+    """A NUL in the path or the query: no id, word or cursor of ours has one, and PostgreSQL takes none."""
+
+    code = "invalid_address"
 
 
 class RequestLimits:
     """Bounds every request and gives it an id, echoed as `X-Request-Id`."""
 
-    def __init__(self, app: ASGIApp, *, most_bytes: int, make_id: Any) -> None:
+    def __init__(self, app: ASGIApp, *, most_bytes: int) -> None:
         self._app = app
         self._most_bytes = most_bytes
-        self._make_id = make_id
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         request = Request(scope)
-        given = request.headers.get("x-request-id", "")
-        scope["request_id"] = given if _REQUEST_ID.fullmatch(given) else self._make_id("req")
+        scope["request_id"] = request_id_of(request.headers.get("x-request-id", ""))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
-        refusal = self._refusal(request)
+        refusal = refusal_of(request.headers, self._most_bytes)
+        if "\0" in scope["path"] or b"%00" in scope["query_string"]:
+            refusal = BadAddress("the address holds a NUL")
         if refusal is not None:
-            status, code, detail = refusal
-            response = problem(request, status=status, code=code, detail=detail)
-            await response(scope, receive, send)
+            await render_error(request, refusal)(scope, receive, send)
             return
         await self._app(scope, self._counted(receive), _with_id(send, scope["request_id"]))
-
-    def _refusal(self, request: Request) -> tuple[int, str, str] | None:
-        """What is wrong with the request by its headers alone."""
-        length = request.headers.get("content-length")
-        if length is not None and (not length.isdigit() or int(length) > self._most_bytes):
-            return 413, "too_large", f"the body may have at most {self._most_bytes} bytes"
-        encoding = request.headers.get("content-encoding", "identity").lower()
-        if encoding != "identity":
-            return 415, "unsupported_encoding", "compressed bodies are not accepted"
-        return None
 
     def _counted(self, receive: Receive) -> Receive:
         seen = 0
@@ -64,10 +64,25 @@ class RequestLimits:
             message = await receive()
             seen += len(message.get("body", b""))
             if seen > self._most_bytes:
-                raise TooLong
+                raise TooLarge(f"the body may have at most {self._most_bytes} bytes")
             return message
 
         return counted
+
+
+def request_id_of(given: str) -> str:
+    """The caller's own id where it is a decent one, else a new one."""
+    return given if given and _REQUEST_ID.fullmatch(given) else make_id("req")
+
+
+def refusal_of(headers: Mapping[str, str], most_bytes: int) -> RequestError | None:
+    """What is wrong with a request by its headers alone."""
+    length = headers.get("content-length")
+    if length is not None and (not _LENGTH.fullmatch(length) or int(length) > most_bytes):
+        return TooLarge(f"the body may have at most {most_bytes} bytes")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        return UnsupportedEncoding("compressed bodies are not accepted")
+    return None
 
 
 def _with_id(send: Send, request_id: str) -> Send:

@@ -6,6 +6,7 @@ never leaves the process.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -23,6 +24,15 @@ log = structlog.get_logger()
 
 TYPE_BASE = "/docs/errors#"
 """Problem types are fragments of the reference page that explains them."""
+
+
+class _ProblemResponse(JSONResponse):
+    """In ASCII: a caller's field names may hold half a surrogate pair, which has no UTF-8."""
+
+    media_type = "application/problem+json"
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content).encode("ascii")
 
 
 def problem(
@@ -44,9 +54,7 @@ def problem(
         "request_id": request.scope.get("request_id", ""),
         **{key: value for key, value in more.items() if value is not None},
     }
-    return JSONResponse(
-        body, status_code=status, media_type="application/problem+json", headers=dict(headers or {})
-    )
+    return _ProblemResponse(body, status_code=status, headers=dict(headers or {}))
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -54,19 +62,11 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(AppError)
     async def _ours(request: Request, exc: AppError) -> JSONResponse:
-        return _render(request, exc)
+        return render_error(request, exc)
 
     @app.exception_handler(DatabaseUnavailable)
     async def _database(request: Request, exc: DatabaseUnavailable) -> JSONResponse:
-        log.error("database.unavailable", reason=str(exc))
-        return problem(
-            request,
-            status=503,
-            code="storage_unavailable",
-            detail="the database cannot be used now; nothing was stored",
-            headers={"Retry-After": "5"},
-            retry_after_s=5,
-        )
+        return render_error(request, exc)
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, exc: RequestValidationError) -> JSONResponse:
@@ -85,6 +85,9 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, exc: HTTPException) -> JSONResponse:
+        if isinstance(exc.__cause__, AppError):
+            # FastAPI calls whatever ends the reading of a body a 400; ours say what it was.
+            return render_error(request, exc.__cause__)
         code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(
             exc.status_code, "bad_request"
         )
@@ -98,8 +101,19 @@ def add_problem_handlers(app: FastAPI) -> None:
         return problem(request, status=500, code="internal", detail="an error of ours; see the log")
 
 
-def _render(request: Request, exc: AppError) -> JSONResponse:
+def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONResponse:
+    """The problem that says what an error of ours means to the caller."""
     match exc:
+        case DatabaseUnavailable():
+            log.error("database.unavailable", reason=str(exc))
+            return problem(
+                request,
+                status=503,
+                code="storage_unavailable",
+                detail="the database cannot be used now; nothing was stored",
+                headers={"Retry-After": "5"},
+                retry_after_s=5,
+            )
         case InvalidInput():
             return problem(request, status=exc.status, code=exc.code, detail=exc.message, field=exc.field)
         case RequestError():

@@ -5,11 +5,12 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
-from app.jobs import JobView
 from app.kinds import KINDS
 from app.tokens import Links
+from app.views import JobView
+from app.web.parts import Moment
 from db.tables import Attempt, Delivery, Event
 
 KindName = Annotated[str, Field(examples=list(KINDS), max_length=64)]
@@ -187,8 +188,8 @@ class NewRecovery(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    since: AwareDatetime | None = None
-    until: AwareDatetime | None = None
+    since: Moment | None = None
+    until: Moment | None = None
     kind: KindName | None = None
     dry_run: bool = False
     limit: int = Field(1000, ge=1, le=10_000)

@@ -36,7 +36,7 @@ def upgrade() -> None:
         sa.Column("attempt_id", sa.String(length=64), nullable=False),
         sa.Column("job_id", sa.String(length=64), nullable=True),
         sa.Column("message_id", sa.String(length=256), nullable=True),
-        sa.Column("dedupe_key", sa.String(length=160), nullable=False),
+        sa.Column("dedupe_key", sa.LargeBinary(length=16), nullable=False),
         sa.Column("headers", sa.JSON(), nullable=False),
         sa.Column("body", sa.LargeBinary(length=2147483647), nullable=False),
         sa.Column("received_at", UtcDateTime(), nullable=False),

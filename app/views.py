@@ -1,0 +1,91 @@
+"""Jobs as callers read them, read for many at once.
+
+A hint may wake thousands of waiters in one turn of the event loop. Reads that are asked for before a batch
+has begun share it: one transaction and three statements for all of them. A reader never joins a batch that
+has begun, since that may have looked at the row before the change that woke the reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from db.assets import list_outputs
+from db.attempts import list_attempts
+from db.jobs import find_jobs
+from db.session import Database, Transaction
+from db.states import JobState
+from db.tables import Asset, Attempt, Job
+
+MOST_TOGETHER = 500
+
+
+@dataclass(frozen=True, slots=True)
+class JobView:
+    """A job with all that hangs on it."""
+
+    job: Job
+    attempts: Sequence[Attempt]
+    outputs: dict[str, Asset]
+
+    @property
+    def is_ended(self) -> bool:
+        return JobState(self.job.state).is_terminal
+
+
+class Views:
+    """The reading side of jobs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._asked: dict[str, asyncio.Future[JobView | None]] = {}
+        self._reading: set[asyncio.Task[None]] = set()
+
+    async def find(self, job_id: str) -> JobView | None:
+        """The job as it stands from now on; None when there is none. Raises DatabaseUnavailable."""
+        if not self._asked:
+            # Begins at the loop's next turn: whoever asks in this one is in the batch.
+            task = asyncio.create_task(self._read())
+            self._reading.add(task)
+            task.add_done_callback(self._reading.discard)
+        answer = self._asked.get(job_id)
+        if answer is None:
+            answer = self._asked[job_id] = asyncio.get_running_loop().create_future()
+        # Shielded: a reader that is cancelled must not cancel the answer of its neighbours.
+        return await asyncio.shield(answer)
+
+    async def of(self, tx: Transaction, jobs: Sequence[Job]) -> list[JobView]:
+        """These jobs with their attempts and outputs."""
+        ids = [job.id for job in jobs]
+        attempts = _by_job(await list_attempts(tx, *ids))
+        outputs = await list_outputs(tx, *ids)
+        return [JobView(job, attempts.get(job.id, []), outputs.get(job.id, {})) for job in jobs]
+
+    async def _read(self) -> None:
+        asked, self._asked = self._asked, {}
+        ids = list(asked)
+        for at in range(0, len(ids), MOST_TOGETHER):
+            chunk = ids[at : at + MOST_TOGETHER]
+            try:
+                async with self._database.reading() as tx:
+                    views = {view.job.id: view for view in await self.of(tx, await find_jobs(tx, chunk))}
+            except Exception as exc:  # noqa: BLE001 - it belongs to those who asked
+                _answer((asked[job_id] for job_id in chunk), exc)
+            else:
+                for job_id in chunk:
+                    asked[job_id].set_result(views.get(job_id))
+
+
+def _answer(futures: Iterable[asyncio.Future[JobView | None]], exc: Exception) -> None:
+    for future in futures:
+        future.set_exception(exc)
+        # All who asked may be gone: an exception that nobody fetches is no news then.
+        future.exception()
+
+
+def _by_job(attempts: Sequence[Attempt]) -> dict[str, list[Attempt]]:
+    grouped: dict[str, list[Attempt]] = {}
+    for attempt in attempts:
+        grouped.setdefault(attempt.job_id, []).append(attempt)
+    return grouped
