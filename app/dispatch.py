@@ -39,6 +39,9 @@ RECHECK_SLOT_S = 15.0
 """A job that waits for a slot is woken when one comes free; this is for when that hint was lost."""
 
 
+_GIVEN_UP = (AttemptStatus.LOST, AttemptStatus.CANCELED)
+
+
 @dataclass(frozen=True, slots=True)
 class Route:
     """A provider that is configured: what it is, and how many predictions it takes at once, if bounded."""
@@ -194,9 +197,15 @@ class Dispatcher:
         if prediction.output is not None or prediction.error is not None:
             await self._inbox.receive_news(DeliverySource.POLL, attempt, prediction.raw)
         current = await self._find_attempt(attempt.id)
-        if not alive and current is not None and current.status == AttemptStatus.LOST:
-            # We were frozen past our time and another attempt has taken over: stop paying for this one.
+        if not alive and current is not None and current.status in _GIVEN_UP:
+            # Frozen past our time, or canceled before the provider had answered: stop paying for this one.
+            await self._stop_paying(attempt, prediction)
+
+    async def _stop_paying(self, attempt: Attempt, prediction: Prediction) -> None:
+        try:
             await self._routes[attempt.provider].provider.cancel(prediction.id or attempt.id)
+        except AppError as exc:
+            log.warning("attempt.cancel_failed", reason=exc.message)
 
     def _silence_s(self, attempt: Attempt) -> float:
         """A provider that cannot be asked is only given up at its limit."""

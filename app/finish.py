@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -40,7 +41,7 @@ from db.assets import insert_asset, insert_output
 from db.events import append_event
 from db.ids import make_id
 from db.inbox import find_delivery
-from db.session import Transaction
+from db.session import DatabaseUnavailable, Transaction
 from db.states import AttemptStatus, JobState
 from db.tables import Asset, Attempt, Job
 
@@ -83,7 +84,7 @@ class Finisher:
                 JobState.FINISHING,
                 lease=lease,
                 now=now,
-                until=now + timedelta(seconds=settings.finish_limit_s),
+                until=now + timedelta(seconds=settings.lease_s),
             )
         if job is None:
             return
@@ -93,7 +94,22 @@ class Finisher:
                 message = f"finishing it died {job.crashes - 1} times"
                 await self._fail(job, lease, "poisoned", message)
                 return
-            await self._finish(job, lease)
+            keeping = asyncio.create_task(self._keep(job.id, lease))
+            try:
+                await self._finish(job, lease)
+            finally:
+                keeping.cancel()
+
+    async def _keep(self, job_id: str, lease: str) -> None:
+        """Renew the lease while the step lives. Losing it stops nothing here: the commit will not find it."""
+        lease_s = self._line.settings.lease_s
+        kept = True
+        while kept:
+            await asyncio.sleep(lease_s / 3)
+            until = datetime.now(UTC) + timedelta(seconds=lease_s)
+            with suppress(DatabaseUnavailable):
+                async with self._line.database.transaction() as tx:
+                    kept = await job_rows.renew_lease(tx, job_id, lease=lease, until=until)
 
     async def _finish(self, job: Job, lease: str) -> None:
         try:
@@ -119,7 +135,9 @@ class Finisher:
         """Where the outputs lie, read from the delivery that brought the success."""
         async with self._line.database.reading() as tx:
             attempts = await attempt_rows.list_attempts(tx, job.id)
-            winner = next((each for each in attempts if each.status == AttemptStatus.SUCCEEDED), None)
+            # The last one: an earlier success is one whose output had expired.
+            winners = [each for each in attempts if each.status == AttemptStatus.SUCCEEDED]
+            winner = winners[-1] if winners else None
             delivery = (
                 await find_delivery(tx, winner.result_delivery_id)
                 if winner and winner.result_delivery_id
@@ -182,7 +200,7 @@ class Finisher:
         sha256, size_bytes = await asyncio.to_thread(measure, path)
         key = content_key(sha256, f".{family(clip.container)}")
         peaks_key = content_key(sha256, ".peaks.json")
-        await self._bench.storage.put(path, key)
+        await self._bench.storage.put(path, key, size_bytes=size_bytes)
         if not await self._bench.storage.exists(peaks_key):
             await self._bench.storage.put_bytes(await self._bench.audio.peaks(path), peaks_key)
         return Asset(
@@ -255,7 +273,8 @@ class Finisher:
                 tx,
                 job.id,
                 lease=lease,
-                run_after=now + timedelta(seconds=wait_s),
+                # Not past the deadline, whatever the other side asked for: the last try is made there.
+                run_after=min(now + timedelta(seconds=wait_s), job.deadline_at),
                 waiting_reason=message,
             )
 

@@ -14,6 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 
 import structlog
 
@@ -76,7 +77,8 @@ class Inbox:
         self._line = line
         self._providers = providers
         self._moves = Moves(line=line, providers=providers)
-        self._ingress = open_ingress(line.database)
+        write_items = line.engine.write_items and partial(line.engine.write_items, Station.APPLY)
+        self._ingress = open_ingress(line.database, write_items)
         self._group = GroupCommit(self._ingress.write)
 
     async def receive(self, incoming: Incoming) -> Receipt:
@@ -156,9 +158,10 @@ class Inbox:
     async def _apply(self, delivery: Delivery, news: News) -> None:
         now = datetime.now(UTC)
         async with self._line.database.transaction() as tx:
-            attempt = await attempt_rows.find_attempt(tx, delivery.attempt_id, lock=True)
-            job_id = attempt.job_id if attempt else delivery.job_id
-            job = await job_rows.find_job(tx, job_id, lock=True) if job_id else None
+            pair = await attempt_rows.lock_attempt(tx, delivery.attempt_id)
+            job, attempt = pair or (None, None)
+            if job is None and delivery.job_id is not None:
+                job = await job_rows.find_job(tx, delivery.job_id, lock=True)
             if job is None:
                 await self._settle(tx, delivery, DeliveryOutcome.ORPHANED, "no such attempt")
                 return

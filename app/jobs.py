@@ -129,7 +129,7 @@ class Jobs:
             if moved:
                 for attempt in await attempt_rows.list_attempts(tx, job_id):
                     await attempt_rows.note_attempt(tx, attempt.id, check_at=now)
-                tx.after_commit(lambda: self._line.notifier.publish(RECOVERY))
+                self._line.notifier.announce(tx, RECOVERY)
         view = await self.get(job_id)
         if not moved and view.job.state != JobState.CANCELED:
             raise Conflict(f"the job has ended as {view.job.state}")

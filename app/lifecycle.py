@@ -90,7 +90,7 @@ Decision = Ignore | Advance | Finish | TryAgain | Fail
 def decide(standing: Standing, news: News, now: datetime) -> Decision:
     """The one law of what news does: the first terminal news of an attempt wins, later changes nothing."""
     if isinstance(news, Silence):
-        return _decide_silence(standing, news)
+        return _decide_silence(standing, news, now)
     try:
         status = AttemptStatus(news.status)
     except ValueError:
@@ -107,7 +107,7 @@ def decide(standing: Standing, news: News, now: datetime) -> Decision:
     return _decide_end(standing, news, status, now)
 
 
-def _decide_silence(standing: Standing, news: Silence) -> Decision:
+def _decide_silence(standing: Standing, news: Silence, now: datetime) -> Decision:
     if standing.attempt_status.is_terminal:
         return Ignore(DeliveryOutcome.IGNORED, "the attempt had ended before the limit")
     if standing.job_state.is_terminal:
@@ -116,7 +116,7 @@ def _decide_silence(standing: Standing, news: Silence) -> Decision:
         return Ignore(DeliveryOutcome.IGNORED, f"the job is {standing.job_state}", end)
     if news.whole_job:
         return Fail(AttemptStatus.LOST, "deadline_exceeded", news.detail)
-    return _again(standing, AttemptStatus.LOST, "prediction_lost", news.detail)
+    return _again(standing, AttemptStatus.LOST, "prediction_lost", news.detail, now)
 
 
 def _decide_late(standing: Standing, status: AttemptStatus) -> Decision:
@@ -130,17 +130,22 @@ def _decide_end(standing: Standing, news: Prediction, status: AttemptStatus, now
         if news.output:
             return Finish()
         if news.data_removed:
-            return _again(standing, AttemptStatus.FAILED, "output_expired", "the provider removed the output")
-        return _again(standing, AttemptStatus.FAILED, "provider_bad_response", "succeeded without an output")
+            message = "the provider removed the output"
+            return _again(standing, AttemptStatus.FAILED, "output_expired", message, now)
+        message = "succeeded without an output"
+        return _again(standing, AttemptStatus.FAILED, "provider_bad_response", message, now)
     message = (news.error or f"the provider ended it as {status}")[:2000]
     if status is AttemptStatus.FAILED and _NEVER_AGAIN.search(message):
         return Fail(status, "content_rejected", message)
+    return _again(standing, status, "prediction_failed", message, now)
+
+
+def _again(
+    standing: Standing, status: AttemptStatus, code: str, message: str, now: datetime
+) -> TryAgain | Fail:
+    """Another attempt, if the job has one left and time for it."""
     if now >= standing.deadline_at:
         return Fail(status, "deadline_exceeded", message)
-    return _again(standing, status, "prediction_failed", message)
-
-
-def _again(standing: Standing, status: AttemptStatus, code: str, message: str) -> Decision:
     if standing.attempt_number >= standing.max_attempts:
         return Fail(status, code, message)
     return TryAgain(status, message, backoff_s(standing.attempt_number))

@@ -34,8 +34,7 @@ class Line:
 
     def hint_job(self, tx: Transaction, job_id: str) -> None:
         """Say, once the transaction is committed, that this job has changed."""
-        tx.after_commit(lambda: self.notifier.publish(job_topic(job_id)))
-        tx.after_commit(lambda: self.notifier.publish(ALL_JOBS))
+        self.notifier.announce(tx, job_topic(job_id), ALL_JOBS)
 
     async def end_job(
         self, tx: Transaction, job: Job, state: JobState, *, lease: str | None = None, **facts: Any

@@ -150,10 +150,10 @@ class Moves:
         """End an attempt that the provider refused to begin: another provider's turn, or the job's end."""
         now = datetime.now(UTC)
         async with self._line.database.transaction() as tx:
-            attempt = await attempt_rows.find_attempt(tx, attempt_id, lock=True)
-            job = await job_rows.find_job(tx, attempt.job_id, lock=True) if attempt else None
-            if attempt is None or job is None:
+            pair = await attempt_rows.lock_attempt(tx, attempt_id)
+            if pair is None:
                 return
+            job, attempt = pair
             others = [name for name in self._providers if name != attempt.provider]
             if job.provider == "auto" and others and attempt.number < self._line.settings.max_attempts:
                 decision: Decision = TryAgain(AttemptStatus.FAILED, error.message, 0.0)

@@ -10,7 +10,10 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from typing import Protocol
+
+from db.session import Transaction
 
 
 class Subscription:
@@ -38,7 +41,13 @@ class Subscription:
 class Notifier(Protocol):
     """The port: topics are `job:ID`, `jobs` for any change of any job, and `recovery`."""
 
-    def publish(self, topic: str) -> None: ...
+    def announce(self, tx: Transaction, *topics: str) -> None:
+        """Publish these once the transaction has committed; never on a rollback."""
+        ...
+
+    def publish(self, topic: str) -> None:
+        """Publish to this process at once."""
+        ...
 
     def subscribe(self, topic: str) -> AbstractContextManager[Subscription]: ...
 
@@ -50,6 +59,15 @@ class InProcessNotifier:
 
     def __init__(self) -> None:
         self._subscriptions: dict[str, set[Subscription]] = {}
+
+    def announce(self, tx: Transaction, *topics: str) -> None:
+        for topic in topics:
+            tx.after_commit(partial(self.publish, topic))
+
+    def publish_all(self) -> None:
+        """Hint everybody: somebody may have missed something."""
+        for topic in self._subscriptions:
+            self.publish(topic)
 
     def publish(self, topic: str) -> None:
         for subscription in self._subscriptions.get(topic, ()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from sqlalchemy.engine import make_url
 
 from app.errors import StartupError
 from app.settings import Settings
+
+_TRIES, _PAUSE_S = 10, 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +35,21 @@ class Ownership:
     def __init__(self, settings: Settings) -> None:
         """Take the lock. Raises StartupError naming the process that has it."""
         self._path = lock_path(settings)
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
         try:
-            fcntl.flock(self._handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._handle = os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600)
+        except OSError as exc:
+            raise StartupError(f"DATABASE_URL: {exc.filename} cannot be made: {exc.strerror}") from exc
+        try:
+            _take(self._handle)
         except BlockingIOError as exc:
             os.close(self._handle)
             owner = find_owner(settings)
             who = f"process {owner.pid} at {owner.url}" if owner else "another process"
             raise StartupError(f"DATABASE_URL: {who} serves this database already") from exc
+
+        # A predecessor that was killed left its address here, and ours is not known yet.
+        os.ftruncate(self._handle, 0)
 
     def publish(self, url: str) -> None:
         """Say where the service listens."""
@@ -51,6 +60,17 @@ class Ownership:
     def close(self) -> None:
         os.ftruncate(self._handle, 0)
         os.close(self._handle)
+
+
+def _take(handle: int) -> None:
+    """Take the lock. `find_owner` of another process may have it, for less than the pauses here."""
+    for _ in range(_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(_PAUSE_S)
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def find_owner(settings: Settings) -> Owner | None:

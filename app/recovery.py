@@ -106,7 +106,12 @@ class Recovery:
                 tx, since=since, until=until, kind=kind, limit=limit
             )
         now = datetime.now(UTC)
-        found = [await self._look(attempt, now, dry_run=dry_run) for attempt in attempts]
+        found = [
+            _found(attempt, Finding.UNASKED, "it is being created")
+            if _is_being_created(attempt, now)
+            else await self._look(attempt, now, dry_run=dry_run)
+            for attempt in attempts
+        ]
         report = Report(dry_run, tuple(found))
         log.info("recovery.done", dry_run=dry_run, **report.counts())
         return report
@@ -248,6 +253,11 @@ class Recovery:
 
 
 _ENDS = frozenset(status.value for status in AttemptStatus if status.is_terminal)
+
+
+def _is_being_created(attempt: Attempt, now: datetime) -> bool:
+    """The provider need not know it yet: calling it lost would make it twice."""
+    return attempt.status == AttemptStatus.PENDING and attempt.check_at > now
 
 
 def _found(attempt: Attempt, finding: Finding, detail: str) -> Found:

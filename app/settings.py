@@ -34,7 +34,8 @@ class Settings(BaseSettings):
         description="SQLite for one machine, `postgresql+asyncpg://…` for many",
     )
     storage_url: str = Field(
-        "file://var/assets", description="Where assets are kept: `file://PATH` (relative paths allowed)"
+        "file://var/assets",
+        description="Where assets are kept: `file://PATH`, `s3://BUCKET/PREFIX`, `gs://`, `az://`",
     )
     var_dir: Path = Field(Path("var"), description="Temporary files and the lock of the running service")
     public_url: str | None = Field(
@@ -72,7 +73,12 @@ class Settings(BaseSettings):
     max_crashes: int = Field(
         3, ge=1, le=10, description="Times a step may die without ending before its job is failed"
     )
-    finish_limit_s: float = Field(180, gt=0, description="Lease of the finishing step")
+    finish_limit_s: float = Field(180, gt=0, description="Limit on finishing one job")
+    lease_s: float = Field(
+        6,
+        gt=0.3,
+        description="Silence of a finisher after which another takes its job; renewed thrice in it",
+    )
     silence_s: float = Field(30, gt=0, description="Silence after which recovery first asks the provider")
     recovery_interval_s: float = Field(10, gt=0, description="Pause between two looks for silent attempts")
     sweep_interval_s: float = Field(2, gt=0, description="Pause between looks for rows without a work item")
@@ -119,8 +125,9 @@ class Settings(BaseSettings):
     @field_validator("storage_url")
     @classmethod
     def _known_storage(cls, value: str) -> str:
-        if not value.startswith("file://") or len(value) <= len("file://"):
-            raise ValueError("use file://PATH")
+        scheme, _, rest = value.partition("://")
+        if scheme not in {"file", "s3", "gs", "az"} or not rest:
+            raise ValueError("use file://PATH, s3://BUCKET/PREFIX, gs://… or az://…")
         return value
 
     @field_validator("public_url", "replicate_base_url")

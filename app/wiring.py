@@ -85,13 +85,13 @@ async def open_runtime(
         line = Line(
             settings=settings,
             database=database,
-            engine=engine or EmbeddedEngine(),
-            notifier=notifier or InProcessNotifier(),
+            engine=engine or _make_engine(settings),
+            notifier=notifier or await _make_notifier(settings, stack),
             metrics=Metrics(),
             reach=reach,
         )
         if routes is None:
-            routes = await _make_routes(settings, embedded_worker=embedded_worker)
+            routes = await make_routes(settings, embedded_worker=embedded_worker)
         providers = {name: route.provider for name, route in routes.items()}
         for provider in providers.values():
             stack.push_async_callback(provider.aclose)
@@ -127,15 +127,18 @@ async def open_runtime(
 
 def open_database(settings: Settings) -> Database:
     """The database alone: for migrations and the doctor."""
-    return Database(
-        settings.database_url,
-        PoolLimits(
-            size=settings.db_pool_size,
-            max_overflow=settings.db_max_overflow,
-            recycle_s=settings.db_pool_recycle,
-            statement_timeout_s=settings.db_statement_timeout,
-        ),
-    )
+    try:
+        return Database(
+            settings.database_url,
+            PoolLimits(
+                size=settings.db_pool_size,
+                max_overflow=settings.db_max_overflow,
+                recycle_s=settings.db_pool_recycle,
+                statement_timeout_s=settings.db_statement_timeout,
+            ),
+        )
+    except OSError as exc:
+        raise StartupError(f"DATABASE_URL: {exc.filename} cannot be made: {exc.strerror}") from exc
 
 
 async def _check_schema(database: Database) -> None:
@@ -149,7 +152,7 @@ async def _check_schema(database: Database) -> None:
     log.info("schema.upgraded", revision=wanted)
 
 
-async def _make_routes(settings: Settings, *, embedded_worker: bool) -> dict[str, Route]:
+async def make_routes(settings: Settings, *, embedded_worker: bool) -> dict[str, Route]:
     """The providers that are configured, in the order in which `auto` prefers them."""
     routes: dict[str, Route] = {}
     if settings.replicate_api_token is not None:
@@ -168,7 +171,11 @@ async def _make_routes(settings: Settings, *, embedded_worker: bool) -> dict[str
             # Webhooks are refused with 503 until the secret is known; recovery polls meanwhile.
             log.warning("replicate.secret_unknown", reason=exc.message)
     if settings.cog_urls or embedded_worker:
-        cog = Cog(urls=settings.cog_urls_by_kind)
+        urls = settings.cog_urls_by_kind
+        cog = Cog(urls=urls)
+        if "*" in urls:
+            # One server for all kinds is a worker of ours: any other image makes one thing, told no kind.
+            cog.point("*", urls["*"], takes_kind=True)
         routes["cog"] = Route(cog, slots=settings.gpu_worker_slots)
     return routes
 
@@ -194,6 +201,25 @@ def _make_bench(settings: Settings, outbound: Outbound | None, stack: AsyncExitS
         storage=Storage(settings.storage_url),
         workspace=workspace,
     )
+
+
+def _make_engine(settings: Settings) -> WorkEngine:
+    if settings.is_sqlite:
+        return EmbeddedEngine()
+    from app.postgres import PostgresEngine
+
+    return PostgresEngine(settings.database_url)
+
+
+async def _make_notifier(settings: Settings, stack: AsyncExitStack) -> Notifier:
+    if settings.is_sqlite:
+        return InProcessNotifier()
+    from app.postgres import PostgresHints
+
+    hints = PostgresHints(settings.database_url)
+    await hints.start()
+    stack.push_async_callback(hints.aclose)
+    return hints
 
 
 async def _own_secret(database: Database) -> str:

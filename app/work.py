@@ -9,12 +9,12 @@ lost with the process is found again by the sweep in `app.worker`.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 from pgqueuer import PgQueuer
@@ -62,9 +62,19 @@ class WorkEngine(Protocol):
 
     def stop(self) -> None: ...
 
+    @property
+    def write_items(self) -> ItemsWriter | None:
+        """Enqueues for a station on a driver connection, in its transaction; None for an engine in memory."""
+        ...
+
+
+ItemsWriter = Callable[[Station, Any, Sequence[str]], Awaitable[None]]
+
 
 class EmbeddedEngine:
     """PgQueuer in memory: for one process with its database on the same machine."""
+
+    write_items: ItemsWriter | None = None
 
     def __init__(self) -> None:
         self._queue = PgQueuer.in_memory()

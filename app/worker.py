@@ -18,13 +18,18 @@ from app.line import Line
 from app.notify import RECOVERY
 from app.recovery import Recovery
 from app.work import Station, Step
+from db.attempts import list_live_attempts, note_attempt
 from db.jobs import release_all_leases
 from db.keys import delete_idempotency_keys
 from db.session import DatabaseUnavailable, Transaction
+from db.states import AttemptStatus
 
 log = structlog.get_logger()
 
 SWEEP_BATCH = 500
+MOST_ADOPTED = 10_000
+LANDED_AFTER = timedelta(seconds=5)
+"""By then what a killed process asked a provider for is there to be found, or never will be."""
 FORGET_EVERY = timedelta(minutes=10)
 """How often idempotency keys past their time are dropped."""
 
@@ -74,8 +79,24 @@ class Worker:
         """Take over everything a dead predecessor left; only for the one owner of an embedded database."""
         async with self._line.database.transaction() as tx:
             released = await release_all_leases(tx)
-        if released:
-            log.info("worker.adopted", leases=released)
+            live = await list_live_attempts(tx, limit=MOST_ADOPTED)
+            unasked = [attempt for attempt in live if attempt.status == AttemptStatus.PENDING]
+            for attempt in unasked:
+                # Nobody is creating it any more; recovery asks whether the provider has it.
+                await note_attempt(tx, attempt.id, check_at=attempt.created_at + LANDED_AFTER)
+        if released or unasked:
+            log.info("worker.adopted", leases=released, attempts=len(unasked))
+
+    async def catch_up(self) -> None:
+        """Apply the news that is stored already, before anybody calls its attempt lost."""
+        inbox = self._stations[Station.APPLY]
+        async with self._line.database.reading() as tx:
+            ids = await inbox.due(tx, datetime.now(UTC), SWEEP_BATCH)
+        for delivery_id in ids:
+            try:
+                await inbox.step(delivery_id)
+            except Exception as exc:
+                log.error("step.failed", row_id=delivery_id, exc_info=exc)
 
     async def sweep(self) -> int:
         """Hint every row that is due; how many there were."""

@@ -8,11 +8,12 @@ whose lock is free: those that were killed.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from app.errors import StartupError, StorageUnavailable
 
 log = structlog.get_logger()
 LOCK_NAME = "lock"
+TURN_NAME = "tmp.lock"
+"""Beside the folders: held while they are swept and claimed."""
 
 
 class Workspace:
@@ -32,10 +35,11 @@ class Workspace:
         base = var_dir / "tmp"
         try:
             base.mkdir(parents=True, exist_ok=True)
-            _sweep(base)
-            self.root = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=base)).resolve()
-            self._lock = os.open(self.root / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with _turn(var_dir / TURN_NAME):
+                _sweep(base)
+                self.root = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=base)).resolve()
+                self._lock = os.open(self.root / LOCK_NAME, os.O_CREAT | os.O_RDWR, 0o600)
+                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
             raise StartupError(f"VAR_DIR: {base} cannot be used: {exc.strerror}") from exc
 
@@ -57,6 +61,17 @@ class Workspace:
         os.close(self._lock)
 
 
+@contextlib.contextmanager
+def _turn(path: Path) -> Iterator[None]:
+    """One process at a time: a neighbour's folder is never seen before its lock is held."""
+    handle = os.open(path, os.O_CREAT | os.O_RDWR, 0o600)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
 def _sweep(base: Path) -> None:
     for path in base.iterdir():
         if path.is_dir() and _is_abandoned(path):
@@ -68,10 +83,7 @@ def _is_abandoned(path: Path) -> bool:
     try:
         handle = os.open(path / LOCK_NAME, os.O_RDWR)
     except FileNotFoundError:
-        # Killed between making the folder and its lock, or being made this very moment by a neighbour,
-        # whose pid is in the name.
-        pid = path.name.partition("-")[0]
-        return not (pid.isdigit() and Path(f"/proc/{pid}").exists())
+        return True  # killed between making the folder and its lock
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -8,6 +8,7 @@ from typing import Any
 from sqlalchemy import delete, func, select, update
 from sqlmodel import col
 
+from db.jobs import find_job
 from db.session import Transaction
 from db.states import ATTEMPT_MOVES, LIVE_ATTEMPT_STATUSES, AttemptStatus
 from db.tables import Attempt, Job
@@ -21,6 +22,15 @@ async def find_attempt(tx: Transaction, attempt_id: str, *, lock: bool = False) 
     statement = select(Attempt.__table__).where(col(Attempt.id) == attempt_id)  # type: ignore[attr-defined]
     row = (await tx.execute(statement.with_for_update() if lock else statement)).mappings().first()
     return Attempt(**row) if row else None
+
+
+async def lock_attempt(tx: Transaction, attempt_id: str) -> tuple[Job, Attempt] | None:
+    """The attempt and its job, both locked: the job first, as everybody does who locks both."""
+    found = await find_attempt(tx, attempt_id)
+    job = await find_job(tx, found.job_id, lock=True) if found else None
+    # Read again: it may have moved while the job's lock was waited for.
+    attempt = await find_attempt(tx, attempt_id, lock=True) if job else None
+    return (job, attempt) if job and attempt else None
 
 
 async def list_attempts(tx: Transaction, *job_ids: str) -> list[Attempt]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass, fields
@@ -49,9 +49,15 @@ class Ingress(Protocol):
     async def aclose(self) -> None: ...
 
 
-def open_ingress(database: Database) -> Ingress:
+ItemsWriter = Callable[[Any, list[str]], Awaitable[None]]
+"""Writes a work item for each of these deliveries, on a driver connection, in the transaction it is in."""
+
+
+def open_ingress(database: Database, write_items: ItemsWriter | None = None) -> Ingress:
     """The ingress for this database; it connects at the first write."""
-    return SqliteIngress(database) if database.is_sqlite else PostgresIngress(database)
+    if database.is_sqlite:
+        return SqliteIngress(database)
+    return PostgresIngress(database, write_items)
 
 
 CHECKPOINT_BYTES = 16 * 1024 * 1024
@@ -156,8 +162,9 @@ class PostgresIngress:
         f" AS given({', '.join(_COLUMNS)}) ON CONFLICT DO NOTHING RETURNING id"
     )
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, write_items: ItemsWriter | None) -> None:
         self._database = database
+        self._write_items = write_items
         self._connection: Any = None
 
     async def write(self, deliveries: Sequence[NewDelivery]) -> list[bool]:
@@ -167,8 +174,10 @@ class PostgresIngress:
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await self._connect()
-            # A lone statement is its own transaction: it returns when that is committed.
-            found = await self._connection.fetch(self._INSERT, *columns, timeout=10)
+            async with self._connection.transaction():
+                found = await self._connection.fetch(self._INSERT, *columns, timeout=10)
+                if found and self._write_items is not None:
+                    await self._write_items(self._connection, [row["id"] for row in found])
         except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
             raise DatabaseUnavailable(type(exc).__name__) from exc
         new = {row["id"] for row in found}

@@ -116,6 +116,14 @@ async def claim_job(
     return await find_job(tx, job_id) if taken.rowcount == 1 else None
 
 
+async def renew_lease(tx: Transaction, job_id: str, *, lease: str, until: datetime) -> bool:
+    """Say that the holder is alive; False when it is not the holder any more."""
+    renewed = await tx.execute(
+        update(Job).where(col(Job.id) == job_id, col(Job.lease) == lease).values(lease_until=until)
+    )
+    return renewed.rowcount == 1
+
+
 async def release_job(
     tx: Transaction, job_id: str, *, lease: str, run_after: datetime, waiting_reason: str
 ) -> bool:

@@ -51,8 +51,10 @@ def head_revision() -> str:
 async def differences(database: Database) -> list[Any]:
     """Where `db.tables` and the migrated database do not agree, as alembic tells it: empty when they do."""
 
+    options = {"compare_type": True, "include_object": _is_ours}
+
     def compare(connection: Connection) -> list[Any]:
-        context = MigrationContext.configure(connection, opts={"compare_type": True})
+        context = MigrationContext.configure(connection, opts=options)
         return list(compare_metadata(context, Table.metadata))
 
     found: list[Any] = await _on_connection(database, compare)
@@ -62,6 +64,11 @@ async def differences(database: Database) -> list[Any]:
 def write_revision(connection: Connection, message: str, rev_id: str) -> None:
     """Write a new migration from what `db.tables` has and this database has not: for developers."""
     command.revision(_config(connection), message=message, autogenerate=True, rev_id=rev_id)
+
+
+def _is_ours(_item: Any, name: str | None, kind: str, _reflected: bool, _against: Any) -> bool:
+    """The work engine keeps tables of its own beside ours."""
+    return not (kind == "table" and (name or "").startswith("pgqueuer"))
 
 
 async def _on_connection(database: Database, act: Callable[[Connection], Any]) -> Any:
@@ -76,4 +83,5 @@ def _config(connection: Connection) -> Config:
     config = Config()
     config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["connection"] = connection
+    config.attributes["include_object"] = _is_ours
     return config

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,12 +55,16 @@ class DatabaseHealth:
     detail: str = ""
 
 
+BeforeCommit = Callable[["Transaction", list[Any]], Awaitable[None]]
+
+
 class Transaction:
     """An open transaction: statements go in, hints come out after the commit."""
 
     def __init__(self, connection: AsyncConnection) -> None:
         self._connection = connection
         self._after_commit: list[Callable[[], None]] = []
+        self._before_commit: dict[str, tuple[list[Any], BeforeCommit]] = {}
 
     async def execute(self, statement: Executable, values: Any = None) -> CursorResult[Any]:
         """Run one statement; a list of `values` runs it once for each."""
@@ -79,7 +83,22 @@ class Transaction:
         """Run `effect` once the commit is durable; never on a rollback. It must not block or raise."""
         self._after_commit.append(effect)
 
+    def before_commit(self, name: str, things: list[Any], write: BeforeCommit) -> None:
+        """Collect things under a name; `write` is handed all of them once, last in the transaction."""
+        collected, _ = self._before_commit.setdefault(name, ([], write))
+        collected.extend(things)
+
+    async def raw_connection(self) -> Any:
+        """The pooled driver connection that this transaction is on, once its first statement has run."""
+        return await self._connection.get_raw_connection()
+
+    async def finish(self) -> None:
+        """What `before_commit` collected. Called by the database alone."""
+        for things, write in self._before_commit.values():
+            await write(self, things)
+
     def committed(self) -> None:
+        """What `after_commit` collected. Called by the database alone."""
         for effect in self._after_commit:
             effect()
 
@@ -112,6 +131,7 @@ class Database:
         async with self.write_turn, _connected(self._writer) as connection:
             tx = Transaction(connection)
             yield tx
+            await tx.finish()
         tx.committed()
 
     @asynccontextmanager

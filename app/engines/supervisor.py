@@ -174,7 +174,7 @@ class CogSupervisor:
             try:
                 _write_worker_python(self._tmp / "bin" / "python", self._python)
                 self._process = await asyncio.create_subprocess_exec(
-                    *_tied([str(self._python), "-m", "cog.server.http", "--host", "127.0.0.1"]),
+                    *_tied(_with_parent([str(self._python), "-m", "cog.server.http", "--host", "127.0.0.1"])),
                     cwd=self._tmp,
                     env=self._environment,
                     stdin=asyncio.subprocess.DEVNULL,
@@ -270,7 +270,9 @@ class CogSupervisor:
     def _keep(self, line: bytes) -> None:
         text = line[:_LONGEST_LINE].decode(errors="replace").rstrip()
         self._tail.append(text)
-        (self._log.debug if _CALM.match(text) else self._log.warning)("engine.output", line=text)
+        # A server that is being stopped complains that its worker is gone.
+        calm = self._stopping.is_set() or _CALM.match(text)
+        (self._log.debug if calm else self._log.warning)("engine.output", line=text)
 
 
 def _tied(argv: list[str]) -> list[str]:
@@ -282,6 +284,12 @@ def _tied(argv: list[str]) -> list[str]:
     if setpriv is not None and _can_tie(setpriv):
         return [setpriv, "--pdeathsig", "KILL", "--", *argv]
     return argv
+
+
+def _with_parent(argv: list[str]) -> list[str]:
+    """`argv`, unless we are dead by the time it starts: a tie only works for a death that comes later."""
+    script = 'test "$PPID" = "$0" && exec "$@"'
+    return ["/bin/sh", "-c", script, str(os.getpid()), *argv]
 
 
 @functools.lru_cache(maxsize=1)

@@ -118,6 +118,7 @@ def read_prediction(data: Mapping[str, Json], *, raw: bytes = b"") -> Prediction
         engine=_engine(data, output),
         data_removed=data.get("data_removed") is True,
         callback_url=_word(data.get("webhook")),
+        raw=raw,
     )
 
 

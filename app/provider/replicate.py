@@ -10,6 +10,7 @@ Leaves the meaning of a status to `app.lifecycle`, a lost create to `app.recover
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -202,7 +203,8 @@ class Replicate:
                 raise bad_response("a list without results", answer.body)
             for row in (row for row in rows if isinstance(row, dict)):
                 if reading.names_attempt(row.get("webhook"), attempt_id):
-                    return reading.read_prediction(row, raw=answer.body)
+                    # Stored as if it had been read alone: the inbox reads it once more.
+                    return reading.read_prediction(row, raw=json.dumps(row).encode())
                 if (reading.read_time(row.get("created_at")) or oldest) < oldest:
                     return None
             if not page.get("next"):

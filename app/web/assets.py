@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated
 
-from fastapi import APIRouter, Header, Path, Query
+from fastapi import APIRouter, Header, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel
 
@@ -60,6 +60,7 @@ async def get_asset(asset_id: AssetId, runtime: Part) -> AssetOut:
 async def get_content(
     asset_id: AssetId,
     runtime: Part,
+    request: Request,
     expires: Annotated[str | None, Query(max_length=20)] = None,
     signature: Annotated[str | None, Query(max_length=128)] = None,
     if_none_match: Annotated[str | None, Header()] = None,
@@ -71,7 +72,7 @@ async def get_content(
         runtime.links.check(asset_id, expires or "", signature or "")
     asset = await _get(runtime, asset_id)
     headers = _headers(asset)
-    if if_none_match is not None and headers["ETag"] in if_none_match:
+    if if_none_match is not None and (if_none_match.strip() == "*" or headers["ETag"] in if_none_match):
         return Response(status_code=304, headers=headers)
     whole = range_ is None or (if_range is not None and if_range != headers["ETag"])
     span = None if whole else _parse_range(range_ or "", asset.size_bytes)
@@ -83,9 +84,12 @@ async def get_content(
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{asset.size_bytes}"
     if not await runtime.bench.storage.exists(asset.storage_key):
         raise NotFound("the asset's bytes are gone from the store")
+    status = 206 if span else 200
+    if request.method == "HEAD":
+        return Response(status_code=status, headers=headers, media_type=asset.media_type)
     return StreamingResponse(
         runtime.bench.storage.read(asset.storage_key, start=start, end=end),
-        status_code=206 if span else 200,
+        status_code=status,
         headers=headers,
         media_type=asset.media_type,
     )
@@ -95,6 +99,8 @@ async def get_content(
 async def get_peaks(asset_id: AssetId, runtime: Part) -> Response:
     """The outline for a player: audiowaveform's JSON, version 2."""
     asset = await _get(runtime, asset_id)
+    if not await runtime.bench.storage.exists(asset.peaks_key):
+        raise NotFound("the asset's outline is gone from the store")
     return StreamingResponse(
         runtime.bench.storage.read(asset.peaks_key),
         media_type="application/json",

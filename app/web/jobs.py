@@ -7,13 +7,12 @@ from collections.abc import AsyncIterator
 from typing import Annotated
 
 from fastapi import APIRouter, Header, Path, Query, Request, Response
-from pydantic import AwareDatetime
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
 from app.errors import InvalidInput, RequestError
 from app.jobs import JobRequest
 from app.notify import job_topic
-from app.web.parts import Part, Responses, pack_cursor, unpack_cursor
+from app.web.parts import Moment, Part, Responses, pack_cursor, unpack_cursor
 from app.web.schemas import EventOut, EventPage, JobOut, JobPage, KindName, NewJob, Problem, StateName
 from app.wiring import Runtime
 from db.jobs import JobFilter
@@ -75,8 +74,8 @@ async def list_jobs(
     runtime: Part,
     state: StateName | None = None,
     kind: KindName | None = None,
-    since: AwareDatetime | None = None,
-    until: AwareDatetime | None = None,
+    since: Moment | None = None,
+    until: Moment | None = None,
     q: Annotated[str | None, Query(max_length=200, description="Words of the prompt or text")] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,

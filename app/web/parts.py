@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import base64
 import binascii
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
+from pydantic import AfterValidator, AwareDatetime
 
 from app.errors import RequestError
 from app.wiring import Runtime
@@ -21,6 +23,17 @@ def runtime_of(request: Request) -> Runtime:
 
 
 Part = Annotated[Runtime, Depends(runtime_of)]
+
+
+def _in_utc(moment: datetime) -> datetime:
+    try:
+        return moment.astimezone(UTC)
+    except OverflowError as exc:
+        raise ValueError("a time outside the calendar") from exc
+
+
+Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+"""A time with its zone, that is also one in UTC: the first and last hours of the calendar are not everywhere."""
 
 Responses = dict[int | str, dict[str, Any]]
 """Documented responses by status, as FastAPI takes them."""

@@ -25,6 +25,7 @@ context.configure(
     render_as_batch=True,
     render_item=render_item,
     compare_type=True,
+    include_object=context.config.attributes["include_object"],
 )
 with context.begin_transaction():
     context.run_migrations()

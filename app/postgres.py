@@ -1,0 +1,244 @@
+"""What PostgreSQL adds: work items and hints that reach every machine, inside our own transactions.
+
+`PostgresEngine` is PgQueuer on tables of its own beside ours. An item is written in the transaction of the
+row it is about, in one batch a transaction, because NOTIFY holds a lock through the commit. `PostgresHints`
+carries hints over LISTEN/NOTIFY. Both reconnect for as long as they run; whatever is not heard meanwhile is
+found by the sweep and by waiters that look again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+import asyncpg
+import structlog
+from pgqueuer import PgQueuer
+from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
+from pgqueuer.executors import DatabaseRetryEntrypointExecutor
+from pgqueuer.models import Job as Item
+from pgqueuer.queries import Queries
+from sqlalchemy.engine import make_url
+
+from app.lifecycle import backoff_s
+from app.notify import InProcessNotifier, Subscription
+from app.work import Station, Step
+from db.session import Transaction
+
+log = structlog.get_logger()
+
+HEARTBEAT_S = 5.0
+"""An item whose worker has not been heard of for this long is given to another."""
+DEQUEUE_S = 2.0
+"""The longest an idle worker goes without looking, should a notification be lost."""
+CHANNEL = "reprise_hints"
+MOST_TOPICS = 100
+"""Topics in one NOTIFY: its payload may have 8000 bytes."""
+
+ASYNCPG_TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+
+def dsn_of(url: str) -> str:
+    """SQLAlchemy's URL as asyncpg takes it."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+
+
+class PostgresEngine:
+    """PgQueuer on PostgreSQL, under the rules that it needs (`docs/decisions/0003`)."""
+
+    def __init__(self, url: str) -> None:
+        self._dsn = dsn_of(url)
+        self._stopping = asyncio.Event()
+        self._queue: PgQueuer | None = None
+        self._hinted: set[tuple[Station, str]] = set()
+        self._hinting: asyncio.Task[None] | None = None
+        self._pool: asyncpg.Pool | None = None
+
+    def enqueue(self, tx: Transaction, station: Station, *row_ids: str) -> None:
+        if row_ids:
+            tx.before_commit("items", [(station, row_id) for row_id in row_ids], self._write)
+
+    def hint(self, station: Station, *row_ids: str) -> None:
+        """For the sweep: an item for each row that has none waiting or being worked on."""
+        if self._pool is None:
+            return
+        self._hinted.update((station, row_id) for row_id in row_ids)
+        if self._hinted and (self._hinting is None or self._hinting.done()):
+            self._hinting = asyncio.create_task(self._write_hints(self._pool))
+
+    async def write_items(self, station: Station, connection: Any, row_ids: Sequence[str]) -> None:
+        """Enqueue within whatever transaction this asyncpg connection is in."""
+        await _enqueue(Queries(AsyncpgDriver(connection)), [(station, row_id) for row_id in row_ids])
+
+    async def run(self, steps: Mapping[Station, Step]) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            try:
+                async with _pool(self._dsn, sum(step.concurrency for step in steps.values())) as pool:
+                    self._pool = pool
+                    failures = 0
+                    await self._work(pool, steps)
+            except ASYNCPG_TROUBLE as exc:
+                # A restarted server ends LISTEN without a word: the listener's failure is our only sign.
+                failures += 1
+                log.warning("engine.reconnecting", reason=type(exc).__name__)
+            finally:
+                self._pool = None
+            with suppress(TimeoutError):
+                async with asyncio.timeout(backoff_s(failures, first_s=0.2, most_s=5.0)):
+                    await self._stopping.wait()
+
+    def stop(self) -> None:
+        self._stopping.set()
+        if self._queue is not None:
+            self._queue.shutdown.set()
+
+    async def _work(self, pool: asyncpg.Pool, steps: Mapping[Station, Step]) -> None:
+        self._queue = queue = PgQueuer.from_asyncpg_pool(pool)
+        for station, step in steps.items():
+            # Kept on failure: the defaults would delete a failed item and never try it again.
+            queue.entrypoint(
+                station.value,
+                concurrency_limit=0,
+                on_failure="hold",
+                executor_factory=partial(DatabaseRetryEntrypointExecutor, max_attempts=3),
+            )(partial(_run_item, asyncio.Semaphore(step.concurrency), step))
+        if self._stopping.is_set():
+            return
+        most = max(32, 2 * sum(step.concurrency for step in steps.values()))
+        await queue.run(
+            dequeue_timeout=timedelta(seconds=DEQUEUE_S),
+            batch_size=min(16, most // 2),
+            max_concurrent_tasks=most,
+            heartbeat_timeout=timedelta(seconds=HEARTBEAT_S),
+            shutdown_on_listener_failure=True,
+        )
+
+    async def _write(self, tx: Transaction, items: list[tuple[Station, str]]) -> None:
+        connection = (await tx.raw_connection()).driver_connection
+        await _enqueue(Queries(AsyncpgDriver(connection)), items)
+
+    async def _write_hints(self, pool: asyncpg.Pool) -> None:
+        while self._hinted:
+            items = list(self._hinted)
+            self._hinted.clear()
+            try:
+                await _enqueue(Queries(AsyncpgPoolDriver(pool)), items, once=True)
+            except ASYNCPG_TROUBLE as exc:
+                log.warning("engine.hints_lost", reason=type(exc).__name__)
+
+
+class PostgresHints:
+    """Hints over LISTEN/NOTIFY: the notifier of many processes."""
+
+    def __init__(self, url: str) -> None:
+        self._dsn = dsn_of(url)
+        self._local = InProcessNotifier()
+        self._listening: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Listen until `aclose`; returns once the first connection is up, or has failed and is retried."""
+        ready = asyncio.Event()
+        self._listening = asyncio.create_task(self._listen(ready))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                await ready.wait()
+
+    def announce(self, tx: Transaction, *topics: str) -> None:
+        tx.before_commit("hints", list(topics), self._notify)
+
+    def publish(self, topic: str) -> None:
+        self._local.publish(topic)
+
+    def publish_all(self) -> None:
+        self._local.publish_all()
+
+    @contextmanager
+    def subscribe(self, topic: str) -> Iterator[Subscription]:
+        with self._local.subscribe(topic) as subscription:
+            yield subscription
+
+    def count_subscriptions(self) -> int:
+        return self._local.count_subscriptions()
+
+    async def aclose(self) -> None:
+        if self._listening is not None:
+            self._listening.cancel()
+            await asyncio.gather(self._listening, return_exceptions=True)
+
+    async def _notify(self, tx: Transaction, topics: list[str]) -> None:
+        connection = (await tx.raw_connection()).driver_connection
+        unique = sorted(set(topics))
+        for at in range(0, len(unique), MOST_TOPICS):
+            payload = json.dumps(unique[at : at + MOST_TOPICS])
+            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
+
+    async def _listen(self, ready: asyncio.Event) -> None:
+        failures = 0
+        while True:
+            try:
+                connection = await asyncpg.connect(self._dsn, timeout=5)
+                try:
+                    await self._hear(connection, ready)
+                finally:
+                    await connection.close(timeout=2)
+                failures = 0
+            except ASYNCPG_TROUBLE as exc:
+                failures += 1
+                log.warning("hints.reconnecting", reason=type(exc).__name__)
+            await asyncio.sleep(backoff_s(failures, first_s=0.2, most_s=5.0))
+
+    async def _hear(self, connection: asyncpg.Connection, ready: asyncio.Event) -> None:
+        """Hear until the connection is gone. Probed, because a dead server may never say so."""
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _: lost.set())
+        await connection.add_listener(CHANNEL, self._heard)
+        ready.set()
+        # What was said while nobody listened is not said again: everybody looks once.
+        self._local.publish_all()
+        while not lost.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(DEQUEUE_S):
+                    await lost.wait()
+            if not lost.is_set():
+                await connection.execute("SELECT 1", timeout=5)
+
+    def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        for topic in json.loads(str(payload)):
+            self._local.publish(topic)
+
+
+async def _run_item(turn: asyncio.Semaphore, step: Step, item: Item) -> None:
+    async with turn:
+        await step.run((item.payload or b"").decode())
+
+
+async def _enqueue(queries: Queries, items: Sequence[tuple[Station, str]], *, once: bool = False) -> None:
+    """One batch. `once` skips rows that have an item already; without it a second one is harmless."""
+    keys: list[str | None] = [f"{station}:{row_id}" if once else None for station, row_id in items]
+    await queries.enqueue(
+        [station.value for station, _ in items],
+        [row_id.encode() for _, row_id in items],
+        [0] * len(items),
+        dedupe_key=keys,
+        on_conflict="skip",
+    )
+
+
+@asynccontextmanager
+async def _pool(dsn: str, concurrency: int) -> AsyncIterator[asyncpg.Pool]:
+    pool = await asyncpg.create_pool(
+        dsn, min_size=2, max_size=max(4, min(20, concurrency)), timeout=5, command_timeout=30
+    )
+    try:
+        yield pool
+    finally:
+        with suppress(*ASYNCPG_TROUBLE):
+            async with asyncio.timeout(5):
+                await pool.close()
+        pool.terminate()
