@@ -1,0 +1,133 @@
+"""`reprise request`: ask for audio, and with `--wait` stay until it is there.
+
+Owns how a command line becomes a job's input, and what is printed of its end. With `--wait` and nothing
+running, a service lives in this process just as long as the job does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.markup import escape
+
+from app.cli import show
+from app.cli.batch import audio_of, stored_path
+from app.cli.calls import CommandError, Exit, Json, call, download, follow, run, submit
+from app.cli.connection import Origin, ServiceClient, read_settings, service_client
+from app.kinds import KINDS
+from app.settings import Settings
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def request(
+    kind: Annotated[str, typer.Argument(help=f"One of {', '.join(KINDS)}.")],
+    prompt: Annotated[str, typer.Argument(help="What to hear; for speech, what is said.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="Another input, such as duration_s=8. Repeatable."),
+    ] = None,
+    files: Annotated[
+        list[str] | None,
+        typer.Option("--file", metavar="NAME=PATH", help="A file as input; no kind takes one yet."),
+    ] = None,
+    wait: Annotated[
+        bool | None,
+        typer.Option("--wait/--no-wait", help="Stay until it has ended. Follows from -o when not given."),
+    ] = None,
+    timeout_s: Annotated[
+        float, typer.Option("--timeout", min=0, help="Seconds to wait; the job goes on afterwards.")
+    ] = 600.0,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", help="Download the audio to this file.")
+    ] = None,
+    provider: Annotated[str, typer.Option(help="auto, or the provider to keep to.")] = "auto",
+    as_json: AsJson = False,
+) -> None:
+    """Ask for audio. Prints the job's id; with --wait where the sound is."""
+    if files:
+        raise CommandError(f"--file: {kind} takes no files; no kind does yet", Exit.USAGE)
+    if output is not None and wait is False:
+        raise CommandError("-o: needs --wait: there is nothing to download before the end", Exit.USAGE)
+    waits = wait or output is not None
+    body = {"kind": kind, "input": _input(kind, prompt, settings or []), "provider": provider}
+    run(_request(read_settings(), body, timeout_s if waits else None, output, as_json=as_json))
+
+
+async def ended_job(client: ServiceClient, job_id: str, timeout_s: float, *, name: str | None = None) -> Json:
+    """A job once it has ended, with a bar on a terminal meanwhile. Raises CommandError with code 5."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            with show.progress(name or job_id) as (note,):
+                await follow(client, job_id, note)
+    except TimeoutError as exc:
+        stays = (
+            "goes on" if client.origin is Origin.RUNNING else "is stored and goes on with the next service"
+        )
+        message = f"job {job_id} has not ended within {timeout_s:g} s; it {stays}"
+        raise CommandError(message, Exit.TIMED_OUT) from exc
+    return await call(client, "GET", f"/v1/jobs/{job_id}")
+
+
+def refuse_unsuccessful(job: Json) -> None:
+    """Raises CommandError with code 4 unless the job succeeded."""
+    if job["state"] != "succeeded":
+        error = job["error"] or {"code": job["state"], "message": "it was canceled"}
+        message = f"job {job['id']} {job['state']}: {error['message']} ({error['code']})"
+        raise CommandError(message, Exit.JOB_FAILED)
+
+
+async def _request(
+    settings: Settings, body: Json, timeout_s: float | None, output: Path | None, *, as_json: bool
+) -> None:
+    async with service_client(settings, stations=timeout_s is not None) as client:
+        job = await submit(client, body)
+        if timeout_s is None:
+            show.print_json(job) if as_json else show.print_line(job["id"])
+            if client.origin is Origin.IN_PROCESS:
+                show.err().print("[dim]No service is running: the job waits for `reprise serve`.[/]")
+            return
+        job = await ended_job(client, job["id"], timeout_s, name=body["kind"])
+        if as_json:
+            show.print_json(job)
+        refuse_unsuccessful(job)
+        if output is not None:
+            await download(client, audio_of(job)["url"], output)
+        if not as_json:
+            _print_place(settings, client, job, output)
+
+
+def _print_place(settings: Settings, client: ServiceClient, job: Json, output: Path | None) -> None:
+    audio = audio_of(job)
+    # The address of a service that ends with a command would be dead once it is printed.
+    kept = stored_path(settings, audio) if client.origin is not Origin.RUNNING else None
+    place = str(output or kept or client.base_url.join(audio["url"]))
+    show.print_line(place)
+    if show.err().is_terminal:
+        engine = job["attempts"][-1]["engine"] or job["attempts"][-1]["provider"]
+        facts = (
+            show.seconds(audio["duration_s"]),
+            audio["media_type"],
+            show.size(audio["size_bytes"]),
+            engine,
+        )
+        show.err().print(f"[dim]{escape(' · '.join(facts))}[/]")
+
+
+def _input(kind: str, prompt: str, settings: list[str]) -> dict[str, Any]:
+    """PROMPT in the field that this kind has for it, then every KEY=VALUE: JSON if it is, else text."""
+    fields = KINDS[kind].input_model.model_fields if kind in KINDS else {}
+    given: dict[str, Any] = {"text" if "text" in fields else "prompt": prompt}
+    for pair in settings:
+        key, equals, value = pair.partition("=")
+        if not key or not equals:
+            raise CommandError(f"--set: {pair!r} is not KEY=VALUE", Exit.USAGE)
+        try:
+            given[key] = json.loads(value)
+        except ValueError:
+            given[key] = value
+    return given

@@ -1,0 +1,166 @@
+"""`reprise serve`, `gpu-worker` and `migrate`: the commands that keep running, and the schema.
+
+The first SIGINT or SIGTERM ends a server gracefully: steps that have begun get to end. The second ends the
+process at once; what was under way is taken up by the next one. `serve` binds to loopback only, because
+there are no API keys yet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Coroutine
+from contextlib import closing
+from datetime import datetime
+from typing import Annotated, Any
+
+import structlog
+import typer
+import uvloop
+from alembic.util.exc import CommandError as MigrationError
+
+from app.cli import show
+from app.cli.calls import CommandError, Exit, run
+from app.cli.connection import is_loopback, read_settings
+from app.engines.supervisor import CogSupervisor
+from app.kinds import KINDS
+from app.serve import running_service
+from app.settings import Settings
+from app.wiring import open_database
+from app.workspace import Workspace
+from db import schema
+
+log = structlog.get_logger()
+
+
+def serve(
+    host: Annotated[str, typer.Option(help="Loopback only: there are no API keys yet.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 8000,
+    worker: Annotated[bool, typer.Option(help="Run the stations in this process.")] = True,
+    gpu_worker: Annotated[
+        bool, typer.Option(help="Run our own engines beside it, unless COG_URLS is set.")
+    ] = True,
+) -> None:
+    """Serve HTTP, work on jobs and run our engines, all in one process tree, until a signal."""
+    if not is_loopback(host):
+        raise CommandError(
+            f"--host: {host} is not a loopback address, and without API keys (not built yet) whoever reaches "
+            "the service may use it; put a proxy that authenticates before 127.0.0.1",
+            Exit.USAGE,
+        )
+    uvloop.run(_serve(read_settings(serving=True), host, port, worker=worker, gpu_worker=gpu_worker))
+
+
+def gpu_worker(
+    engines: Annotated[
+        str | None,
+        typer.Option(help="Kinds to serve, by comma. One predictor serves them all today: name all or none."),
+    ] = None,
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="On 127.0.0.1; 0 takes a free one.")] = 5000,
+) -> None:
+    """Run our engines as a Cog server of their own and keep it alive, until a signal.
+
+    The service finds it by COG_URLS.
+    """
+    _check_engines(engines)
+    uvloop.run(_supervise(read_settings(serving=True), port))
+
+
+def migrate(
+    revision: Annotated[str, typer.Option(help="A revision, head, or base for an empty database.")] = "head",
+) -> None:
+    """Bring the database's schema up or down to a revision."""
+    before, after = run(_migrate(read_settings(), revision))
+    show.print_line(
+        f"The schema is at {after}." if before == after else f"The schema went from {before} to {after}."
+    )
+
+
+def stop_signals() -> asyncio.Event:
+    """Set by the first signal; the second does not return."""
+    stopped = asyncio.Event()
+
+    def hear(number: int) -> None:
+        if stopped.is_set():
+            os._exit(128 + number)
+        stopped.set()
+        show.err().print("Stopping; once more to stop at once.")
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, hear, number)
+    return stopped
+
+
+async def _serve(settings: Settings, host: str, port: int, *, worker: bool, gpu_worker: bool) -> None:
+    stopped = stop_signals()
+    async with running_service(
+        settings, host=host, port=port, worker=worker, gpu_worker=gpu_worker
+    ) as service:
+        show.out().print(f"Reprise {_bold(service.url)}  API: {service.url}/docs  Stop: Ctrl-C")
+        await stopped.wait()
+
+
+async def _supervise(settings: Settings, port: int) -> None:
+    stopped = stop_signals()
+    with closing(Workspace(settings.var_dir)) as workspace:
+        supervisor = CogSupervisor(
+            port=port, tmp=workspace.root / "worker", on_restart=_told_by_none, log=log
+        )
+        try:
+            await supervisor.start()
+            show.out().print(f"Engines {_bold(supervisor.url)}  For the service: COG_URLS={supervisor.url}")
+            await _until(stopped, supervisor.run())
+        finally:
+            await supervisor.stop()
+
+
+async def _migrate(settings: Settings, revision: str) -> tuple[str, str]:
+    database = open_database(settings)
+    try:
+        before = await schema.current_revision(database)
+        await _move(database, before, revision)
+        return before or "base", await schema.current_revision(database) or "base"
+    finally:
+        await database.aclose()
+
+
+async def _move(database: Any, before: str | None, revision: str) -> None:
+    """Revisions are numbered, so the way is known; `head` is up, `base` is down."""
+    down = revision == "base" or (before is not None and revision != "head" and revision < before)
+    try:
+        await (schema.downgrade if down else schema.upgrade)(database, revision)
+    except MigrationError as exc:
+        raise CommandError(f"--revision: {exc}", Exit.USAGE) from exc
+
+
+async def _until(stopped: asyncio.Event, endless: Coroutine[Any, Any, None]) -> None:
+    watching = asyncio.ensure_future(endless)
+    try:
+        await stopped.wait()
+    finally:
+        watching.cancel()
+        await asyncio.gather(watching, return_exceptions=True)
+
+
+async def _told_by_none(_gone_at: datetime) -> None:
+    """The service learns of a restart by its predictions' silence: it is another process."""
+
+
+def _check_engines(engines: str | None) -> None:
+    if engines is None:
+        return
+    named = {name.strip() for name in engines.split(",") if name.strip()}
+    unknown = sorted(named - set(KINDS))
+    if unknown:
+        raise CommandError(
+            f"--engines: unknown: {', '.join(unknown)}; there are {', '.join(KINDS)}", Exit.USAGE
+        )
+    if named != set(KINDS):
+        raise CommandError(
+            f"--engines: one predictor serves {', '.join(KINDS)} together; leave the option out", Exit.USAGE
+        )
+
+
+def _bold(text: str) -> str:
+    return f"[bold]{text}[/]"

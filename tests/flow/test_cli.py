@@ -1,0 +1,254 @@
+"""The commands as people run them: real processes, real engines, a folder of their own, nothing running."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from starlette.types import Receive, Scope, Send
+
+from tests.fakes.provider import SECRET, TOKEN, FakeReplicate
+from tests.fakes.provider import served as serve_fake
+from tests.flow.conftest import TONE
+
+ROOT = Path(__file__).resolve().parents[2]
+LIMIT_S = 90
+_JOB = re.compile(r"job_[0-9a-f]{32}")
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """A clean environment whose service lives in `folder`."""
+    kept = {key: os.environ[key] for key in ("PATH", "HOME", "LANG") if key in os.environ}
+    return {
+        **kept,
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "DATABASE_URL": f"sqlite+aiosqlite:///{folder}/reprise.db",
+        "STORAGE_URL": f"file://{folder}/assets",
+        "VAR_DIR": str(folder),
+        **more,
+    }
+
+
+def reprise(folder: Path, *words: str, **settings: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "app", *words],
+        cwd=folder,
+        env=environment(folder, **settings),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def answer(folder: Path, *words: str, **settings: str) -> Any:
+    """What a command prints with --json, once it has ended well."""
+    ended = reprise(folder, *words, "--json", **settings)
+    assert ended.returncode == 0, ended.stderr
+    return json.loads(ended.stdout)
+
+
+@pytest.fixture
+def served(tmp_path: Path) -> Iterator[tuple[Path, str]]:
+    """A folder whose service runs, and its address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "app", "serve", "--port", "0"],
+        cwd=tmp_path,
+        env=environment(tmp_path, LOG_LEVEL="error"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        found = re.search(r"http://127\.0\.0\.1:\d+", line)
+        assert found, line
+        yield tmp_path, found[0]
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(LIMIT_S) == 0
+        process.stdout.close()
+
+
+def test_a_request_from_nothing_ends_in_a_playable_file_and_in_the_ledger(tmp_path: Path) -> None:
+    file = tmp_path / "creak.flac"
+
+    words = ("sound_effect", "door creak", "--set", "duration_s=2", "-o", str(file))
+    asked = reprise(tmp_path, "request", *words)
+
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout == f"{file}\n"
+    assert soundfile.info(file).duration == pytest.approx(2, abs=0.5)
+    (job,) = answer(tmp_path, "jobs", "list")["items"]
+    assert (job["state"], job["input"]["duration_s"]) == ("succeeded", 2.0)
+    shown = reprise(tmp_path, "jobs", "show", job["id"])
+    assert shown.returncode == 0
+    assert "job.succeeded" in shown.stdout
+    delivery = answer(tmp_path, "deliveries", "list", "--job", job["id"])["items"][0]
+    assert reprise(tmp_path, "deliveries", "show", delivery["id"]).returncode == 0
+    assert len(answer(tmp_path, "deliveries", "replay", delivery["id"])["delivery_id"]) == 36
+
+
+def test_a_job_asked_for_without_a_service_waits_and_is_done_by_who_watches_it(tmp_path: Path) -> None:
+    asked = reprise(tmp_path, "request", "speech", "later")
+    first = asked.stdout.strip()
+    assert (asked.returncode, bool(_JOB.fullmatch(first))) == (0, True)
+    assert "No service is running" in asked.stderr
+    assert answer(tmp_path, "jobs", "cancel", first)["state"] == "canceled"
+
+    second = reprise(tmp_path, "jobs", "retry", first).stdout.strip()
+    watched = reprise(tmp_path, "jobs", "watch", second)
+
+    assert (watched.returncode, watched.stdout) == (0, f"{second} succeeded\n")
+    assert reprise(tmp_path, "jobs", "watch", first).returncode == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "reason"),
+    [
+        (("request", "opera", "x"), 2, "unknown kind"),
+        (("request", "sound_effect", "x", "--set", "duration_s=99"), 2, "input.duration_s"),
+        (("request", "sound_effect", "x", "--set", "loop"), 2, "KEY=VALUE"),
+        (("request", "sound_effect", "x", "--file", "audio=x.wav"), 2, "takes no files"),
+        (("request", "sound_effect", "x", "--no-wait", "-o", "x.flac"), 2, "needs --wait"),
+        (("jobs", "list", "--since", "yesterday"), 2, "--since"),
+        (("serve", "--host", "0.0.0.0"), 2, "API keys"),
+        (("gpu-worker", "--engines", "opera"), 2, "opera"),
+        (("migrate", "--revision", "nowhere"), 2, "--revision"),
+        (("jobs", "show", "job_nowhere"), 3, "job_nowhere"),
+        (("deliveries", "replay", "dlv_nowhere"), 3, "dlv_nowhere"),
+        (("request", "speech", "x", "--wait", "--timeout", "0.01"), 5, "has not ended within 0.01 s"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, tuple) else None,
+)
+def test_what_goes_wrong_is_one_line_and_its_own_exit_code(
+    tmp_path: Path, words: tuple[str, ...], code: int, reason: str
+) -> None:
+    ended = reprise(tmp_path, *words)
+
+    assert (ended.returncode, ended.stdout) == (code, "")
+    assert ended.stderr.startswith("reprise: ")
+    assert reason in ended.stderr
+    assert ended.stderr.count("\n") == 1
+
+
+def test_a_job_that_fails_says_why_and_exits_with_4(tmp_path: Path) -> None:
+    ended = reprise(
+        tmp_path, "request", "sound_effect", "x", "--wait", FFMPEG_BINARY="/nonexistent", LOG_LEVEL="error"
+    )
+
+    assert ended.returncode == 4
+    assert "engine_unavailable" in ended.stderr
+
+
+def test_a_wrong_setting_is_one_line_that_names_it_and_help_still_helps(tmp_path: Path) -> None:
+    wrong = reprise(tmp_path, "jobs", "list", DB_POOL_SIZE="many")
+    assert wrong.returncode == 1
+    assert wrong.stderr.startswith("reprise: DB_POOL_SIZE: ")
+    assert wrong.stderr.count("\n") == 1
+
+    helped = reprise(tmp_path, "request", "--help", DB_POOL_SIZE="many")
+    assert helped.returncode == 0
+    assert "Exit codes: 0 ok" in helped.stdout
+
+
+def test_the_doctor_passes_a_fresh_folder_and_finds_a_missing_ffmpeg(tmp_path: Path) -> None:
+    healthy = answer(tmp_path, "doctor")
+    assert healthy["ok"]
+    assert {check["level"] for check in healthy["checks"]} == {"ok"}
+
+    ended = reprise(tmp_path, "doctor", "--json", FFMPEG_BINARY="/nonexistent")
+    assert ended.returncode == 1
+    failed = {check["name"] for check in json.loads(ended.stdout)["checks"] if check["level"] == "fail"}
+    assert failed == {"ffmpeg", "trimming"}
+
+
+def test_the_doctor_reaches_the_service_at_its_public_address_and_tells_strangers(
+    served: tuple[Path, str],
+) -> None:
+    folder, url = served
+    checks = {check["name"]: check for check in answer(folder, "doctor", PUBLIC_URL=url)["checks"]}
+    assert "it is this service" in checks["public address"]["detail"]
+    assert checks["provider cog"]["level"] == "ok"
+
+    ended = reprise(folder, "doctor", "--json", PUBLIC_URL=f"{url}/docs")
+    checks = {check["name"]: check for check in json.loads(ended.stdout)["checks"]}
+    assert (ended.returncode, checks["public address"]["level"]) == (1, "fail")
+
+
+def test_commands_find_the_service_that_runs_and_use_it(served: tuple[Path, str]) -> None:
+    folder, url = served
+
+    asked = reprise(folder, "request", "speech", "Here I am.", "--wait")
+
+    assert asked.returncode == 0, asked.stderr
+    assert asked.stdout.startswith(f"{url}/v1/assets/")
+    assert answer(folder, "recover") == {"counts": {}, "dry_run": False, "found": [], "not_moved_on": []}
+    # Another folder, another database: only the address is shared.
+    elsewhere = folder / "elsewhere"
+    elsewhere.mkdir()
+    (job,) = answer(elsewhere, "jobs", "list", REPRISE_URL=url)["items"]
+    assert job["kind"] == "speech"
+
+
+def test_the_demo_makes_three_sounds_and_tells_the_stations_times(tmp_path: Path) -> None:
+    ended = reprise(tmp_path, "demo", "--out", "sounds")
+
+    assert (ended.returncode, ended.stderr) == (0, "")
+    for name in ("sound_effect", "background_music", "speech"):
+        assert soundfile.info(tmp_path / "sounds" / f"{name}.flac").duration > 1
+        assert f"sounds/{name}.flac" in ended.stdout
+    assert re.search(r"queued +generating +fetch +trim +store +total", ended.stdout)
+    assert max(map(len, ended.stdout.splitlines())) <= 100
+
+
+async def test_recover_asks_the_provider_and_waits_until_what_it_found_is_carried_out(tmp_path: Path) -> None:
+    fake = FakeReplicate()  # whose webhooks reach nobody
+    created = asyncio.Event()
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await fake(scope, receive, send)
+        if scope["method"] == "POST":
+            created.set()
+
+    async with serve_fake(app) as url:
+        settings = {
+            "REPLICATE_API_TOKEN": TOKEN,
+            "REPLICATE_BASE_URL": url,
+            "REPLICATE_WEBHOOK_SECRET": SECRET,
+            "PUBLIC_URL": "https://reprise.test",
+        }
+        asking = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "app", "request", "sound_effect", "rain", "--wait"),
+            cwd=tmp_path,
+            env=environment(tmp_path, **settings),
+            stdout=subprocess.DEVNULL,
+        )
+        ended = asyncio.create_task(asking.wait())
+        begun = asyncio.create_task(created.wait())
+        await asyncio.wait({ended, begun}, timeout=LIMIT_S, return_when=asyncio.FIRST_COMPLETED)
+        begun.cancel()
+        asking.terminate()
+        assert await asyncio.wait_for(ended, LIMIT_S) == 128 + signal.SIGTERM
+        await fake.finish(fake.live()[0], output=TONE)
+
+        tried = await asyncio.to_thread(answer, tmp_path, "recover", "--dry-run", **settings)
+        before = await asyncio.to_thread(answer, tmp_path, "jobs", "list", **settings)
+        done = await asyncio.to_thread(answer, tmp_path, "recover", "--since", "1h", **settings)
+        after = await asyncio.to_thread(answer, tmp_path, "jobs", "list", **settings)
+
+    assert (tried["counts"], before["items"][0]["state"]) == ({"ended": 1}, "running")
+    assert (done["counts"], done["not_moved_on"]) == ({"ended": 1}, [])
+    assert after["items"][0]["state"] == "succeeded"
