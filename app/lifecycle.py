@@ -17,6 +17,9 @@ from db.states import ATTEMPT_MOVES, AttemptStatus, DeliveryOutcome, JobState
 _NEVER_AGAIN = re.compile(r"\bE005\b|flagged as sensitive|nsfw", re.IGNORECASE)
 """Replicate's E005: input or output flagged as sensitive. Asking again only costs money."""
 
+_PROVIDERS_WORDS = frozenset(AttemptStatus) - {AttemptStatus.PENDING, AttemptStatus.LOST}
+"""Those two are ours: a provider that says them says nothing that we know."""
+
 _INTERIM = frozenset({AttemptStatus.STARTING, AttemptStatus.PROCESSING})
 
 
@@ -91,11 +94,10 @@ def decide(standing: Standing, news: News, now: datetime) -> Decision:
     """The one law of what news does: the first terminal news of an attempt wins, later changes nothing."""
     if isinstance(news, Silence):
         return _decide_silence(standing, news, now)
-    try:
-        status = AttemptStatus(news.status)
-    except ValueError:
+    if news.status not in _PROVIDERS_WORDS:
         # An unknown word is never a success and never an end: recovery will ask again.
         return Ignore(DeliveryOutcome.QUARANTINED, f"unknown status {news.status!r:.64}")
+    status = AttemptStatus(news.status)
     if standing.attempt_status.is_terminal:
         return _decide_late(standing, status)
     if standing.job_state.is_terminal:

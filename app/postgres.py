@@ -20,6 +20,7 @@ import asyncpg
 import structlog
 from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
+from pgqueuer.errors import PgqException
 from pgqueuer.executors import DatabaseRetryEntrypointExecutor
 from pgqueuer.models import Job as Item
 from pgqueuer.queries import Queries
@@ -41,6 +42,8 @@ MOST_TOPICS = 100
 """Topics in one NOTIFY: its payload may have 8000 bytes."""
 
 ASYNCPG_TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+ENGINE_TROUBLE = (*ASYNCPG_TROUBLE, PgqException)
+"""PgQueuer says by an exception of its own that its listener is gone."""
 
 
 def dsn_of(url: str) -> str:
@@ -83,7 +86,7 @@ class PostgresEngine:
                     self._pool = pool
                     failures = 0
                     await self._work(pool, steps)
-            except ASYNCPG_TROUBLE as exc:
+            except ENGINE_TROUBLE as exc:
                 # A restarted server ends LISTEN without a word: the listener's failure is our only sign.
                 failures += 1
                 log.warning("engine.reconnecting", reason=type(exc).__name__)

@@ -17,6 +17,7 @@ from functools import partial
 
 import structlog
 import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.crash_points import Reach, pass_by
 from app.engines.supervisor import CogSupervisor
@@ -105,6 +106,54 @@ def _name_of(listener: socket.socket) -> str:
     return f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - read, not bound
 
 
+class PatientHttp(HttpToolsProtocol):
+    """uvicorn's HTTP with an end to its patience: who drips is cut off, and no head grows for ever."""
+
+    head_limit_s = 15.0
+    body_limit_s = 300.0
+    """For a whole request: the largest body that is accepted, over a poor line."""
+    most_head_bytes = 64 * 1024
+
+    _limit: asyncio.TimerHandle | None = None
+    _head_bytes: int | None = 0
+    """Of the head that is being read; None while a body is."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._allow(self.head_limit_s)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        # Judged afterwards: a body may have come in the same piece as its head.
+        if self._head_bytes is not None and self._head_bytes > self.most_head_bytes:
+            self.send_400_response("the request's head is too long")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._allow(self.head_limit_s)
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        self._allow(self.body_limit_s)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._head_bytes = 0
+        self._allow(None)
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._allow(None)
+        super().connection_lost(exc)
+
+    def _allow(self, limit_s: float | None) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._limit = None if limit_s is None else self.loop.call_later(limit_s, self.transport.close)
+
+
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handlers: the command decides what a signal means."""
 
@@ -120,10 +169,10 @@ async def _serving(app: Front, listener: socket.socket) -> AsyncIterator[None]:
             app,
             log_config=None,
             access_log=False,
+            http=PatientHttp,
             ws="websockets-sansio",
             timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=10,
-            h11_max_incomplete_event_size=32 * 1024,
         )
     )
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -171,6 +220,7 @@ async def _give_up(runtime: Runtime, gone_at: datetime) -> None:
 @asynccontextmanager
 async def _working(runtime: Runtime) -> AsyncIterator[None]:
     task = asyncio.create_task(runtime.worker.run())
+    task.add_done_callback(_tell_of_failure)
     try:
         yield
     finally:
@@ -180,3 +230,9 @@ async def _working(runtime: Runtime) -> AsyncIterator[None]:
             log.warning("worker.cut_short", limit_s=STOP_LIMIT_S)
             each.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+def _tell_of_failure(working: asyncio.Task[None]) -> None:
+    # The routes go on answering: without this line nobody would know why no job moves any more.
+    if not working.cancelled() and (failure := working.exception()) is not None:
+        log.critical("worker.died", exc_info=failure)

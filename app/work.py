@@ -20,7 +20,6 @@ import structlog
 from pgqueuer import PgQueuer
 from pgqueuer.models import Job as Item
 
-from app.errors import StartupError
 from db.session import Transaction
 
 log = structlog.get_logger()
@@ -77,21 +76,18 @@ class EmbeddedEngine:
     write_items: ItemsWriter | None = None
 
     def __init__(self) -> None:
-        self._queue = PgQueuer.in_memory()
-        if self._queue.queries is None:
-            raise StartupError("PgQueuer has no in-memory queries")
-        self._queries = self._queue.queries
+        self._queue: PgQueuer | None = None
         self._waiting: set[tuple[Station, str]] = set()
         self._buffer: list[tuple[Station, str]] = []
         self._flushing: asyncio.Task[None] | None = None
-        self._is_running = False
+        self._stopping = False
 
     def enqueue(self, tx: Transaction, station: Station, *row_ids: str) -> None:
         tx.after_commit(partial(self.hint, station, *row_ids))
 
     def hint(self, station: Station, *row_ids: str) -> None:
         fresh = [(station, row_id) for row_id in row_ids if (station, row_id) not in self._waiting]
-        if not fresh or not self._is_running or len(self._waiting) + len(fresh) > MOST_WAITING:
+        if not fresh or self._queue is None or len(self._waiting) + len(fresh) > MOST_WAITING:
             # Nobody would work on them, or more are waiting than memory should hold: the sweep finds them.
             return
         self._waiting.update(fresh)
@@ -100,16 +96,25 @@ class EmbeddedEngine:
             self._flushing = asyncio.get_running_loop().create_task(self._flush())
 
     async def run(self, steps: Mapping[Station, Step]) -> None:
+        queue = PgQueuer.in_memory()
         for station, step in steps.items():
             # A failed step is not kept by the engine: its row is still due and the sweep brings it back.
-            self._queue.entrypoint(station.value, concurrency_limit=step.concurrency)(
+            queue.entrypoint(station.value, concurrency_limit=step.concurrency)(
                 partial(self._run_item, station, step)
             )
-        self._is_running = True
-        await self._queue.run(dequeue_timeout=timedelta(seconds=2), batch_size=16)
+        if self._stopping:
+            return
+        self._queue = queue
+        try:
+            await queue.run(dequeue_timeout=timedelta(seconds=2), batch_size=16)
+        finally:
+            self._queue = None
+            self._waiting.clear()
 
     def stop(self) -> None:
-        self._queue.shutdown.set()
+        self._stopping = True
+        if self._queue is not None:
+            self._queue.shutdown.set()
 
     async def _run_item(self, station: Station, step: Step, item: Item) -> None:
         row_id = (item.payload or b"").decode()
@@ -124,7 +129,9 @@ class EmbeddedEngine:
     async def _flush(self) -> None:
         while self._buffer:
             batch, self._buffer = self._buffer, []
-            await self._queries.enqueue(
+            if self._queue is None or self._queue.queries is None:
+                return
+            await self._queue.queries.enqueue(
                 [station.value for station, _ in batch],
                 [row_id.encode() for _, row_id in batch],
                 [0] * len(batch),

@@ -64,11 +64,20 @@ class Worker:
             for station, room in self._stations.items()
         }
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._line.engine.run(steps))
+            tasks.create_task(self._keep_working(steps))
             tasks.create_task(self._repeat(self.sweep, self._line.settings.sweep_interval_s))
             tasks.create_task(
                 self._repeat(self._recovery.check, self._line.settings.recovery_interval_s, RECOVERY)
             )
+
+    async def _keep_working(self, steps: Mapping[Station, Step]) -> None:
+        """The engine may fail; the stations must not stand still because of it."""
+        while not self._stopping.is_set():
+            try:
+                await self._line.engine.run(steps)
+            except Exception as exc:
+                log.critical("engine.failed", exc_info=exc)
+                await self._pause(1.0, self._stopping.wait)
 
     def stop(self) -> None:
         """Take no more work; `run` returns when the steps begun have ended."""

@@ -178,6 +178,8 @@ async def wake_waiting(tx: Transaction, provider: str, *, now: datetime, limit: 
         .where(col(Job.state) == JobState.QUEUED, col(Job.waiting_for) == provider)
         .order_by(col(Job.priority).desc(), col(Job.id))
         .limit(limit)
+        # Two attempts that end at once wake two jobs, not the same one twice.
+        .with_for_update(skip_locked=True)
     )
     ids = list((await tx.execute(statement)).scalars())
     await tx.execute(

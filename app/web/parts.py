@@ -33,7 +33,7 @@ def _in_utc(moment: datetime) -> datetime:
 
 
 Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
-"""A time with its zone, that is also one in UTC: the first and last hours of the calendar are not everywhere."""
+"""A time with its zone that is one in UTC too: the calendar's first and last hours are not everywhere."""
 
 Responses = dict[int | str, dict[str, Any]]
 """Documented responses by status, as FastAPI takes them."""
