@@ -14,11 +14,12 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 
+from app.backoff import backoff_s
 from app.crash_points import CrashPoint
 from app.errors import AppError, ProviderBadResponse, ProviderBusy, ProviderUnavailable, TransientError
 from app.inbox import Inbox
 from app.kinds import get_kind
-from app.lifecycle import backoff_s, choose_provider, next_check
+from app.lifecycle import choose_provider, next_check
 from app.line import Line
 from app.moves import Moves
 from app.provider.base import Order, Prediction, Provider
@@ -48,6 +49,8 @@ class Route:
 
     provider: Provider
     slots: int | None = None
+    owner: str | None = None
+    """The process that the provider is a child of, and dies with."""
 
 
 class Dispatcher:
@@ -98,6 +101,7 @@ class Dispatcher:
             number=len(past) + 1,
             provider=name,
             model=self._model(job.kind, name),
+            owner=self._routes[name].owner,
             status=AttemptStatus.PENDING,
             created_at=now,
             check_at=now + timedelta(seconds=CREATE_LIMIT_S + 5),
@@ -125,8 +129,8 @@ class Dispatcher:
 
     async def _is_full(self, tx: Transaction, job: Job, name: str, now: datetime) -> bool:
         """Whether the provider has no slot left; if so the job waits for the next one to come free."""
-        slots = self._routes[name].slots
-        if slots is None or await attempt_rows.count_live_attempts(tx, name) < slots:
+        slots, owner = self._routes[name].slots, self._routes[name].owner
+        if slots is None or await attempt_rows.count_live_attempts(tx, name, owner=owner) < slots:
             return False
         ahead = await job_rows.count_waiting_for(tx, name)
         await job_rows.postpone_job(
@@ -233,6 +237,7 @@ class Dispatcher:
         now = datetime.now(UTC)
         wait_s = error.retry_after_s or backoff_s(1 + int((now - job.created_at).total_seconds() // 10))
         busy = isinstance(error, ProviderBusy)
+        reason = f"{attempt.provider}: {error.message}"[:500]
         async with self._line.database.transaction() as tx:
             if not await attempt_rows.withdraw_attempt(tx, attempt.id):
                 return
@@ -244,10 +249,11 @@ class Dispatcher:
                 values={
                     "stage": None,
                     "run_after": now + timedelta(seconds=wait_s),
-                    "waiting_reason": f"{attempt.provider}: {error.message}"[:500],
+                    "waiting_reason": reason,
                     "waiting_for": attempt.provider if busy else None,
                 },
             )
+            await append_event(tx, job.id, "job.waiting", at=now, status="queued", reason=reason)
             self._line.hint_job(tx, job.id)
 
     async def _find_attempt(self, attempt_id: str) -> Attempt | None:

@@ -6,9 +6,8 @@
     ├── TransientError             the same call may work later
     │     ProviderUnavailable · ProviderBusy · StorageUnavailable · Overloaded
     └── PermanentError             it never will
-          ProviderRejected · ProviderBadResponse · PredictionUnknown · PredictionFailed
-          AudioRejected · OutputRejected
-          OutputExpired · AttemptsExhausted · EngineUnavailable · StartupError
+          ProviderRejected · ProviderBadResponse · PredictionUnknown · AudioRejected
+          OutputRejected · OutputExpired · EngineUnavailable · StartupError
 
 Foreign exceptions are translated into these at the ports and nowhere else. `code` is stable: it is
 what problem+json, job errors, logs and metrics carry. The message is for people and may change.
@@ -164,12 +163,6 @@ class PredictionUnknown(PermanentError):
     code = "prediction_unknown"
 
 
-class PredictionFailed(PermanentError):
-    """The model ran and reported a failure."""
-
-    code = "prediction_failed"
-
-
 class AudioRejected(PermanentError):
     """The bytes are not usable audio: no audio stream, all silence, past a limit, not media at all."""
 
@@ -186,12 +179,6 @@ class OutputExpired(PermanentError):
     """The provider has deleted the output; only another prediction can bring it back."""
 
     code = "output_expired"
-
-
-class AttemptsExhausted(PermanentError):
-    """No attempt is left, or the job's deadline has passed."""
-
-    code = "attempts_exhausted"
 
 
 class EngineUnavailable(PermanentError):

@@ -12,12 +12,13 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 import structlog
 
+from app.backoff import backoff_s
 from app.crash_points import CrashPoint
 from app.errors import Overloaded, ProviderBadResponse
 from app.lifecycle import (
@@ -35,14 +36,16 @@ from db import attempts as attempt_rows
 from db import jobs as job_rows
 from db.group_commit import GroupCommit, GroupCommitFull
 from db.ids import make_id
-from db.inbox import find_delivery, list_due_deliveries, settle_delivery
+from db.inbox import find_delivery, list_due_deliveries, postpone_delivery, settle_delivery
 from db.ingress import NewDelivery, open_ingress
-from db.session import Transaction
+from db.session import DatabaseUnavailable, Transaction
 from db.states import AttemptStatus, DeliveryOutcome, DeliverySource, JobState
 from db.tables import Attempt, Delivery, Job
 
 log = structlog.get_logger()
 
+MOST_TRIES = 5
+"""How often applying a delivery may fail for no reason that we know, before it is quarantined."""
 LARGE_BYTES = 256 * 1024
 """Bodies from here on are parsed in a thread: they would hold the event loop for milliseconds."""
 
@@ -101,18 +104,16 @@ class Inbox:
         """Store what a provider answered to a question of ours about this attempt."""
         return await self.receive(Incoming(source, attempt.provider, attempt.id, body, job_id=attempt.job_id))
 
-    async def receive_silence(
-        self, *, job_id: str, attempt: Attempt | None, detail: str, whole_job: bool
-    ) -> Receipt:
+    async def receive_silence(self, silence: Silence, *, job_id: str, attempt: Attempt | None) -> Receipt:
         """Store that a limit of ours has passed."""
-        body = json.dumps({"whole_job": whole_job, "detail": detail}).encode()
+        limit = "job" if silence.whole_job else "attempt"
         return await self.receive(
             Incoming(
                 DeliverySource.DEADLINE,
                 attempt.provider if attempt else "reprise",
                 attempt.id if attempt else "",
-                body,
-                message_id=f"{attempt.id if attempt else job_id}:{'job' if whole_job else 'attempt'}",
+                json.dumps(asdict(silence)).encode(),
+                message_id=f"{attempt.id if attempt else job_id}:{limit}",
                 job_id=job_id,
             )
         )
@@ -131,9 +132,20 @@ class Inbox:
         except ProviderBadResponse as exc:
             await self._quarantine(delivery, exc.message)
             return
+        except Exception as exc:  # noqa: BLE001 - one delivery must not hold up its neighbours
+            await self._stumble(delivery, exc)
+            return
         self._line.reach(CrashPoint.DELIVERY_PARSED)
         with structlog.contextvars.bound_contextvars(delivery_id=delivery.id, attempt_id=delivery.attempt_id):
-            await self._apply(delivery, news)
+            try:
+                await self._apply(delivery, news)
+            except _SettledMeanwhile:
+                return
+            except DatabaseUnavailable:
+                raise
+            except Exception as exc:  # noqa: BLE001 - the same
+                await self._stumble(delivery, exc)
+                return
         self._line.reach(CrashPoint.DELIVERY_APPLIED)
 
     async def aclose(self) -> None:
@@ -149,6 +161,16 @@ class Inbox:
         if len(delivery.body) < LARGE_BYTES:
             return provider.parse(delivery.body)
         return await asyncio.to_thread(provider.parse, delivery.body)
+
+    async def _stumble(self, delivery: Delivery, exc: Exception) -> None:
+        """A fault of ours met this delivery: it waits longer each time, in the end for a person."""
+        log.error("delivery.stumbled", delivery_id=delivery.id, tries=delivery.tries + 1, exc_info=exc)
+        if delivery.tries + 1 >= MOST_TRIES:
+            await self._quarantine(delivery, f"applying it failed {MOST_TRIES} times: {type(exc).__name__}")
+            return
+        run_after = datetime.now(UTC) + timedelta(seconds=backoff_s(delivery.tries + 1, first_s=2.0))
+        async with self._line.database.transaction() as tx:
+            await postpone_delivery(tx, delivery.id, run_after=run_after, detail=type(exc).__name__)
 
     async def _quarantine(self, delivery: Delivery, reason: str) -> None:
         log.warning("delivery.quarantined", delivery_id=delivery.id, reason=reason)
@@ -207,8 +229,15 @@ class Inbox:
         detail: str,
         job_id: str | None = None,
     ) -> None:
-        await settle_delivery(tx, delivery.id, outcome, now=datetime.now(UTC), detail=detail, job_id=job_id)
+        now = datetime.now(UTC)
+        if not await settle_delivery(tx, delivery.id, outcome, now=now, detail=detail, job_id=job_id):
+            # Two items for one delivery: the other was first, and nothing of this transaction may stay.
+            raise _SettledMeanwhile
         tx.after_commit(lambda: self._line.metrics.deliveries_settled.labels(outcome.value).inc())
+
+
+class _SettledMeanwhile(Exception):
+    """Somebody else has applied this delivery."""
 
 
 def _as_row(incoming: Incoming) -> NewDelivery:

@@ -124,12 +124,11 @@ class Jobs:
         """
         now = datetime.now(UTC)
         async with self._line.database.transaction() as tx:
-            # The attempts before their job, as the inbox locks them: nobody waits in a circle.
-            for attempt in await attempt_rows.list_attempts(tx, job_id):
-                await attempt_rows.note_attempt(tx, attempt.id, check_at=now)
             job = await job_rows.find_job(tx, job_id, lock=True)
             moved = job is not None and await self._line.end_job(tx, job, JobState.CANCELED, now=now)
             if moved:
+                for attempt in await attempt_rows.list_attempts(tx, job_id):
+                    await attempt_rows.note_attempt(tx, attempt.id, check_at=now)
                 self._line.notifier.announce(tx, RECOVERY)
         view = await self.get(job_id)
         if not moved and view.job.state != JobState.CANCELED:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
+from app.backoff import backoff_s
 from app.provider.base import Prediction
 from db.states import ATTEMPT_MOVES, AttemptStatus, DeliveryOutcome, JobState
 
 _NEVER_AGAIN = re.compile(r"\bE005\b|flagged as sensitive|nsfw", re.IGNORECASE)
 """Replicate's E005: input or output flagged as sensitive. Asking again only costs money."""
+
+_ENGINE_REFUSAL = "EngineError: "
+"""How an engine of ours begins when it cannot do what was asked: it never will."""
 
 _PROVIDERS_WORDS = frozenset(AttemptStatus) - {AttemptStatus.PENDING, AttemptStatus.LOST}
 """Those two are ours: a provider that says them says nothing that we know."""
@@ -40,7 +44,12 @@ class Silence:
 
     detail: str
     whole_job: bool = False
+    worker_died: bool = False
+    """It was our own worker that ended, not the prediction: no fault of the job's."""
 
+
+MOST_DEATHS = 3
+"""Workers may die under a job as often as this times its attempts, in case it is the job that kills them."""
 
 News = Prediction | Silence
 
@@ -118,6 +127,8 @@ def _decide_silence(standing: Standing, news: Silence, now: datetime) -> Decisio
         return Ignore(DeliveryOutcome.IGNORED, f"the job is {standing.job_state}", end)
     if news.whole_job:
         return Fail(AttemptStatus.LOST, "deadline_exceeded", news.detail)
+    if news.worker_died:
+        standing = replace(standing, max_attempts=MOST_DEATHS * standing.max_attempts)
     return _again(standing, AttemptStatus.LOST, "prediction_lost", news.detail, now)
 
 
@@ -139,6 +150,8 @@ def _decide_end(standing: Standing, news: Prediction, status: AttemptStatus, now
     message = (news.error or f"the provider ended it as {status}")[:2000]
     if status is AttemptStatus.FAILED and _NEVER_AGAIN.search(message):
         return Fail(status, "content_rejected", message)
+    if status is AttemptStatus.FAILED and message.startswith(_ENGINE_REFUSAL):
+        return Fail(status, "prediction_failed", message.removeprefix(_ENGINE_REFUSAL))
     return _again(standing, status, "prediction_failed", message, now)
 
 
@@ -151,11 +164,6 @@ def _again(
     if standing.attempt_number >= standing.max_attempts:
         return Fail(status, code, message)
     return TryAgain(status, message, backoff_s(standing.attempt_number))
-
-
-def backoff_s(tries: int, *, first_s: float = 1.0, most_s: float = 60.0) -> float:
-    """Doubling waits: `first_s` after the first try, never more than `most_s`."""
-    return float(min(most_s, first_s * 2 ** max(0, min(tries, 30) - 1)))
 
 
 def choose_provider(

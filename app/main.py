@@ -13,7 +13,7 @@ from fastapi_offline import FastAPIOffline
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app import __version__
-from app.web import assets, deliveries, health, jobs
+from app.web import assets, deliveries, health, jobs, pages
 from app.web.limits import RequestLimits
 from app.web.problems import add_problem_handlers
 from app.web.webhooks import PREFIX, WebhookDoor
@@ -49,7 +49,7 @@ def create_api(runtime: Runtime) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.runtime = runtime
-    for module in (jobs, assets, deliveries, health):
+    for module in (jobs, assets, deliveries, health, pages):
         app.include_router(module.router)
     add_problem_handlers(app)
     app.add_middleware(RequestLimits, most_bytes=runtime.settings.max_content_length)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -19,11 +19,13 @@ import structlog
 from app.crash_points import CrashPoint
 from app.errors import AppError, PredictionUnknown, ProviderBadResponse, ProviderUnavailable
 from app.inbox import Inbox
-from app.lifecycle import next_check
+from app.lifecycle import Silence, next_check
 from app.line import Line
 from app.provider.base import Prediction, Provider
 from db import attempts as attempt_rows
 from db import jobs as job_rows
+from db.inbox import has_unsettled
+from db.processes import list_orphaned_attempts
 from db.states import AttemptStatus, DeliverySource, JobState
 from db.tables import Attempt, Job
 
@@ -32,6 +34,8 @@ log = structlog.get_logger()
 ASK_LIMIT_S = 15.0
 """How long one question to a provider may take."""
 BATCH = 100
+DEAD_AFTER = timedelta(seconds=8)
+"""Silence after which a process is taken for dead; each says every two seconds that it is not."""
 CLOCK_SLACK = timedelta(minutes=5)
 """How much earlier than our attempt a provider's clock may date its prediction."""
 
@@ -89,6 +93,7 @@ class Recovery:
             silent = await attempt_rows.list_silent_attempts(tx, now=now, limit=BATCH)
         for attempt in silent:
             await self._look(attempt, now, dry_run=False)
+        await self.forget_orphans(silent_since=now - DEAD_AFTER)
         return len(silent) + await self._end_overdue(now)
 
     async def recover(
@@ -116,15 +121,28 @@ class Recovery:
         log.info("recovery.done", dry_run=dry_run, **report.counts())
         return report
 
-    async def forget(self, provider: str, before: datetime) -> int:
-        """A worker died and took its predictions along: end every attempt there that was begun before."""
+    async def forget(self, owner: str, before: datetime) -> int:
+        """The worker of this process died: end every attempt of its own that was begun before."""
         async with self._line.database.reading() as tx:
-            attempts = await attempt_rows.list_live_attempts(
-                tx, provider=provider, until=before, limit=10_000
-            )
+            attempts = await attempt_rows.list_live_attempts(tx, owner=owner, until=before, limit=10_000)
+        return await self._forget(attempts, "the worker was restarted")
+
+    async def forget_orphans(self, *, silent_since: datetime) -> int:
+        """End the attempts of processes that have not been heard of since, and their workers with them."""
+        async with self._line.database.reading() as tx:
+            attempts = await list_orphaned_attempts(tx, silent_since=silent_since, limit=10_000)
+        return await self._forget(attempts, "the process that ran it is gone")
+
+    async def _forget(self, attempts: Sequence[Attempt], detail: str) -> int:
+        forgotten = 0
         for attempt in attempts:
-            await self._post_lost(attempt, "the worker was restarted")
-        return len(attempts)
+            async with self._line.database.reading() as tx:
+                has_news = await has_unsettled(tx, attempt.id)
+            # What it had told us goes first: it may be a result.
+            if not has_news:
+                await self._post_lost(attempt, detail, worker_died=True)
+                forgotten += 1
+        return forgotten
 
     async def _look(self, attempt: Attempt, now: datetime, *, dry_run: bool) -> Found:
         """Ask about one attempt and post what came of it."""
@@ -229,13 +247,12 @@ class Recovery:
                 continue
             reason = f" ({job.waiting_reason})" if job.waiting_reason else ""
             detail = f"the job's deadline passed while it was {job.state}{reason}"
-            await self._inbox.receive_silence(job_id=job.id, attempt=attempt, detail=detail, whole_job=True)
+            await self._inbox.receive_silence(Silence(detail, whole_job=True), job_id=job.id, attempt=attempt)
         return len(overdue)
 
-    async def _post_lost(self, attempt: Attempt, detail: str) -> None:
-        await self._inbox.receive_silence(
-            job_id=attempt.job_id, attempt=attempt, detail=detail, whole_job=False
-        )
+    async def _post_lost(self, attempt: Attempt, detail: str, *, worker_died: bool = False) -> None:
+        silence = Silence(detail, worker_died=worker_died)
+        await self._inbox.receive_silence(silence, job_id=attempt.job_id, attempt=attempt)
 
     async def _cancel(self, attempt: Attempt, prediction_id: str | None) -> None:
         """Stop paying for it, if the provider can be told; nothing hangs on it."""

@@ -12,7 +12,7 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import partial
 
 import structlog
@@ -203,7 +203,7 @@ async def _supervised(runtime: Runtime) -> AsyncIterator[None]:
     cog.point("*", supervisor.url, takes_kind=True)
     watching = asyncio.create_task(supervisor.run())
     try:
-        await _give_up(runtime, datetime.now(UTC))
+        await _take_over(runtime)
         yield
     finally:
         watching.cancel()
@@ -212,9 +212,16 @@ async def _supervised(runtime: Runtime) -> AsyncIterator[None]:
 
 
 async def _give_up(runtime: Runtime, gone_at: datetime) -> None:
-    """What a dead worker had in hand went with it, except what it had told us: that news goes first."""
+    """What our dead worker had in hand went with it, except what it had told us: that news goes first."""
     await runtime.worker.catch_up()
-    await runtime.recovery.forget("cog", gone_at)
+    await runtime.recovery.forget(runtime.process_id, gone_at)
+
+
+async def _take_over(runtime: Runtime) -> None:
+    """The owner of an embedded database knows that every other process is dead, and need not wait to see."""
+    if runtime.settings.is_sqlite:
+        await runtime.worker.catch_up()
+        await runtime.recovery.forget_orphans(silent_since=await runtime.worker.beat())
 
 
 @asynccontextmanager

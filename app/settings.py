@@ -88,7 +88,9 @@ class Settings(BaseSettings):
     dispatch_concurrency: int = Field(8, ge=1, le=256, description="Predictions being created at once")
     apply_concurrency: int = Field(8, ge=1, le=256, description="Deliveries being applied at once")
     finish_concurrency: int = Field(4, ge=1, le=64, description="Jobs being finished at once")
-    gpu_worker_slots: int = Field(1, ge=1, le=64, description="Predictions a Cog server takes at once")
+    gpu_worker_slots: int = Field(
+        1, ge=1, le=64, description="Predictions at Cog servers at once, all together"
+    )
 
     db_pool_size: int = Field(10, ge=1, le=500, description="Connections kept open")
     db_max_overflow: int = Field(10, ge=0, le=500, description="Connections beyond the pool under load")

@@ -134,7 +134,7 @@ def _open_bucket(url: str) -> ObjectStore:
 def _sync(path: Path) -> None:
     # obstore writes aside and renames, but does not sync: a power cut could leave an empty file behind a
     # row that says it is there.
-    for target in (path, path.parent):
+    for target in (path, path.parent, path.parent.parent):
         handle = os.open(target, os.O_RDONLY)
         try:
             os.fsync(handle)

@@ -17,9 +17,11 @@ from app.errors import Forbidden, StartupError
 class Callbacks:
     """Makes callback URLs and checks their tokens."""
 
-    def __init__(self, *, secret: str, public_url: str | None) -> None:
+    def __init__(self, *, secret: str, public_url: str | None, local: frozenset[str] = frozenset()) -> None:
+        """`local` are the providers that run beside this process and call it without leaving the machine."""
         self._secret = secret.encode()
         self._public_url = public_url
+        self._local = local
         self._local_url: str | None = None
 
     def listen_at(self, local_url: str) -> None:
@@ -28,8 +30,8 @@ class Callbacks:
 
     def url(self, provider: str, attempt_id: str) -> str:
         """The URL for one attempt. Raises StartupError when providers have no address to call."""
-        local_first = provider == "cog"
-        base = (self._local_url or self._public_url) if local_first else (self._public_url or self._local_url)
+        places = (self._public_url, self._local_url)
+        base = next(filter(None, reversed(places) if provider in self._local else places), None)
         if base is None:
             raise StartupError("PUBLIC_URL: set it, or start the service before dispatching jobs")
         return f"{base}/v1/webhooks/{provider}/{attempt_id}?token={self.token(attempt_id)}"

@@ -34,10 +34,12 @@ from app.replay import Replay
 from app.settings import Settings
 from app.storage import Storage
 from app.tokens import Callbacks, Links
-from app.work import EmbeddedEngine, Station, WorkEngine
+from app.work import Station, WorkEngine
+from app.work.embedded import EmbeddedEngine
 from app.worker import StationRoom, Worker
 from app.workspace import Workspace
 from db import schema
+from db.ids import make_id
 from db.keys import claim_secret
 from db.session import Database, PoolLimits
 
@@ -49,6 +51,8 @@ class Runtime:
     """Every live object of a service, made and wired."""
 
     settings: Settings
+    process_id: str
+    """Names this process to the others; new at every start."""
     line: Line
     providers: Mapping[str, Provider]
     callbacks: Callbacks
@@ -79,6 +83,7 @@ async def open_runtime(
     `embedded_worker` promises that a Cog server of ours will be pointed at once it is up.
     """
     async with AsyncExitStack() as stack:
+        process_id = make_id("proc")
         database = open_database(settings)
         stack.push_async_callback(database.aclose)
         await _check_schema(database)
@@ -91,38 +96,55 @@ async def open_runtime(
             reach=reach,
         )
         if routes is None:
-            routes = await make_routes(settings, embedded_worker=embedded_worker)
-        providers = {name: route.provider for name, route in routes.items()}
-        for provider in providers.values():
-            stack.push_async_callback(provider.aclose)
+            routes = await make_routes(settings, embedded_by=process_id if embedded_worker else None)
+        for route in routes.values():
+            stack.push_async_callback(route.provider.aclose)
         bench = _make_bench(settings, outbound, stack)
-        inbox = Inbox(line=line, providers=providers)
-        stack.push_async_callback(inbox.aclose)
         secret = await _own_secret(database)
-        callbacks = Callbacks(secret=secret, public_url=settings.public_url)
-        dispatcher = Dispatcher(line=line, routes=routes, callbacks=callbacks, inbox=inbox)
-        finisher = Finisher(line=line, providers=providers, bench=bench)
-        recovery = Recovery(line=line, providers=providers, inbox=inbox)
-        stations: dict[Station, StationRoom] = {
-            Station.DISPATCH: dispatcher,
-            Station.APPLY: inbox,
-            Station.FINISH: finisher,
-        }
-        yield Runtime(
-            settings=settings,
-            line=line,
-            providers=providers,
-            callbacks=callbacks,
-            links=Links(secret=secret, life_s=settings.asset_url_s),
-            bench=bench,
-            jobs=Jobs(line=line, providers=list(providers)),
-            inbox=inbox,
-            dispatcher=dispatcher,
-            finisher=finisher,
-            recovery=recovery,
-            replay=Replay(line=line, inbox=inbox),
-            worker=Worker(line=line, stations=stations, recovery=recovery),
-        )
+        local = frozenset({"cog"}) if embedded_worker else frozenset()
+        callbacks = Callbacks(secret=secret, public_url=settings.public_url, local=local)
+        links = Links(secret=secret, life_s=settings.asset_url_s)
+        runtime = _join(line, routes, bench, callbacks=callbacks, links=links, process_id=process_id)
+        stack.push_async_callback(runtime.inbox.aclose)
+        yield runtime
+
+
+def _join(
+    line: Line,
+    routes: Mapping[str, Route],
+    bench: Bench,
+    *,
+    callbacks: Callbacks,
+    links: Links,
+    process_id: str,
+) -> Runtime:
+    """The stations, each with what it works with."""
+    providers = {name: route.provider for name, route in routes.items()}
+    inbox = Inbox(line=line, providers=providers)
+    dispatcher = Dispatcher(line=line, routes=routes, callbacks=callbacks, inbox=inbox)
+    finisher = Finisher(line=line, providers=providers, bench=bench)
+    recovery = Recovery(line=line, providers=providers, inbox=inbox)
+    stations: dict[Station, StationRoom] = {
+        Station.DISPATCH: dispatcher,
+        Station.APPLY: inbox,
+        Station.FINISH: finisher,
+    }
+    return Runtime(
+        settings=line.settings,
+        process_id=process_id,
+        line=line,
+        providers=providers,
+        callbacks=callbacks,
+        links=links,
+        bench=bench,
+        jobs=Jobs(line=line, providers=list(providers)),
+        inbox=inbox,
+        dispatcher=dispatcher,
+        finisher=finisher,
+        recovery=recovery,
+        replay=Replay(line=line, inbox=inbox),
+        worker=Worker(line=line, stations=stations, recovery=recovery, process_id=process_id),
+    )
 
 
 def open_database(settings: Settings) -> Database:
@@ -152,8 +174,11 @@ async def _check_schema(database: Database) -> None:
     log.info("schema.upgraded", revision=wanted)
 
 
-async def make_routes(settings: Settings, *, embedded_worker: bool) -> dict[str, Route]:
-    """The providers that are configured, in the order in which `auto` prefers them."""
+async def make_routes(settings: Settings, *, embedded_by: str | None = None) -> dict[str, Route]:
+    """The providers that are configured, in the order in which `auto` prefers them.
+
+    `embedded_by` is the process that runs a Cog server of ours as its child, if one does.
+    """
     routes: dict[str, Route] = {}
     if settings.replicate_api_token is not None:
         if settings.public_url is None:
@@ -170,13 +195,13 @@ async def make_routes(settings: Settings, *, embedded_worker: bool) -> dict[str,
         except AppError as exc:
             # Webhooks are refused with 503 until the secret is known; recovery polls meanwhile.
             log.warning("replicate.secret_unknown", reason=exc.message)
-    if settings.cog_urls or embedded_worker:
+    if settings.cog_urls or embedded_by is not None:
         urls = settings.cog_urls_by_kind
         cog = Cog(urls=urls)
         if "*" in urls:
             # One server for all kinds is a worker of ours: any other image makes one thing, told no kind.
             cog.point("*", urls["*"], takes_kind=True)
-        routes["cog"] = Route(cog, slots=settings.gpu_worker_slots)
+        routes["cog"] = Route(cog, slots=settings.gpu_worker_slots, owner=embedded_by)
     return routes
 
 
@@ -206,7 +231,7 @@ def _make_bench(settings: Settings, outbound: Outbound | None, stack: AsyncExitS
 def _make_engine(settings: Settings) -> WorkEngine:
     if settings.is_sqlite:
         return EmbeddedEngine()
-    from app.postgres import PostgresEngine
+    from app.work.postgres import PostgresEngine
 
     return PostgresEngine(settings.database_url)
 
@@ -214,7 +239,7 @@ def _make_engine(settings: Settings) -> WorkEngine:
 async def _make_notifier(settings: Settings, stack: AsyncExitStack) -> Notifier:
     if settings.is_sqlite:
         return InProcessNotifier()
-    from app.postgres import PostgresHints
+    from app.notify.postgres import PostgresHints
 
     hints = PostgresHints(settings.database_url)
     await hints.start()

@@ -21,12 +21,15 @@ from app.work import Station, Step
 from db.attempts import list_live_attempts, note_attempt
 from db.jobs import release_all_leases
 from db.keys import delete_idempotency_keys
+from db.processes import beat, forget_processes
 from db.session import DatabaseUnavailable, Transaction
 from db.states import AttemptStatus
 
 log = structlog.get_logger()
 
 SWEEP_BATCH = 500
+BEAT_S = 2.0
+"""How often a process says that it is alive, where others would take over from it."""
 MOST_ADOPTED = 10_000
 LANDED_AFTER = timedelta(seconds=5)
 """By then what a killed process asked a provider for is there to be found, or never will be."""
@@ -45,8 +48,16 @@ class StationRoom(Protocol):
 class Worker:
     """Runs stations until it is stopped. One a process."""
 
-    def __init__(self, *, line: Line, stations: Mapping[Station, StationRoom], recovery: Recovery) -> None:
+    def __init__(
+        self,
+        *,
+        line: Line,
+        stations: Mapping[Station, StationRoom],
+        recovery: Recovery,
+        process_id: str,
+    ) -> None:
         self._line = line
+        self._process_id = process_id
         self._stations = stations
         self._recovery = recovery
         self._stopping = asyncio.Event()
@@ -65,10 +76,23 @@ class Worker:
         }
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_working(steps))
+            if not self._line.settings.is_sqlite:
+                tasks.create_task(self._repeat(self._keep_beating, BEAT_S))
             tasks.create_task(self._repeat(self.sweep, self._line.settings.sweep_interval_s))
             tasks.create_task(
                 self._repeat(self._recovery.check, self._line.settings.recovery_interval_s, RECOVERY)
             )
+
+    async def beat(self) -> datetime:
+        """Tell the other processes that this one is alive; the moment of which that is true."""
+        now = datetime.now(UTC)
+        async with self._line.database.transaction() as tx:
+            await beat(tx, self._process_id, now=now)
+        return now
+
+    async def _keep_beating(self) -> int:
+        await self.beat()
+        return 1
 
     async def _keep_working(self, steps: Mapping[Station, Step]) -> None:
         """The engine may fail; the stations must not stand still because of it."""
@@ -125,6 +149,7 @@ class Worker:
         before = now - timedelta(seconds=self._line.settings.idempotency_s)
         async with self._line.database.transaction() as tx:
             await delete_idempotency_keys(tx, before=before)
+            await forget_processes(tx, before=now - timedelta(days=1))
 
     async def _repeat(
         self, look: Callable[[], Awaitable[int]], pause_s: float, topic: str | None = None

@@ -70,13 +70,15 @@ async def withdraw_attempt(tx: Transaction, attempt_id: str) -> bool:
     return withdrawn.rowcount == 1
 
 
-async def count_live_attempts(tx: Transaction, provider: str) -> int:
-    """Predictions of ours that the provider is believed to be working on."""
+async def count_live_attempts(tx: Transaction, provider: str, *, owner: str | None = None) -> int:
+    """Predictions of ours that the provider, or this owner's worker, is believed to be working on."""
     statement = (
         select(func.count())
         .select_from(Attempt)
         .where(col(Attempt.provider) == provider, col(Attempt.status).in_(LIVE_ATTEMPT_STATUSES))
     )
+    if owner is not None:
+        statement = statement.where(col(Attempt.owner) == owner)
     return int((await tx.execute(statement)).scalar_one())
 
 
@@ -94,7 +96,7 @@ async def list_silent_attempts(tx: Transaction, *, now: datetime, limit: int) ->
 async def list_live_attempts(
     tx: Transaction,
     *,
-    provider: str | None = None,
+    owner: str | None = None,
     since: datetime | None = None,
     until: datetime | None = None,
     kind: str | None = None,
@@ -107,8 +109,8 @@ async def list_live_attempts(
         .order_by(col(Attempt.created_at))
         .limit(limit)
     )
-    if provider:
-        statement = statement.where(col(Attempt.provider) == provider)
+    if owner:
+        statement = statement.where(col(Attempt.owner) == owner)
     if since:
         statement = statement.where(col(Attempt.created_at) >= since)
     if until:

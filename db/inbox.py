@@ -79,6 +79,16 @@ async def list_deliveries(
     return [Delivery(**row, body=b"") for row in rows]
 
 
+async def has_unsettled(tx: Transaction, attempt_id: str) -> bool:
+    """Whether news of this attempt is stored and not applied yet."""
+    statement = (
+        select(col(Delivery.id))
+        .where(col(Delivery.attempt_id) == attempt_id, col(Delivery.settled_at).is_(None))
+        .limit(1)
+    )
+    return (await tx.execute(statement)).first() is not None
+
+
 async def count_unsettled(tx: Transaction) -> int:
     statement = select(func.count()).select_from(Delivery).where(col(Delivery.settled_at).is_(None))
     return int((await tx.execute(statement)).scalar_one())

@@ -20,7 +20,7 @@ from typing import Any, Protocol
 
 from sqlalchemy.engine import make_url
 
-from db.session import Database, DatabaseUnavailable
+from db.session import Database, DatabaseUnavailable, dsn_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,9 +190,8 @@ class PostgresIngress:
     async def _connect(self) -> Any:
         import asyncpg
 
-        url = make_url(self._database.url).set(drivername="postgresql")
         return await asyncpg.connect(
-            url.render_as_string(hide_password=False),
+            dsn_of(self._database.url),
             timeout=5,
             server_settings={"application_name": "reprise-ingress", "synchronous_commit": "on"},
         )

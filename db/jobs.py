@@ -229,11 +229,3 @@ async def list_overdue_jobs(tx: Transaction, *, now: datetime, limit: int) -> li
         .limit(limit)
     )
     return [Job(**row) for row in (await tx.execute(statement)).mappings()]
-
-
-async def find_next_due_at(tx: Transaction, *, now: datetime) -> datetime | None:
-    """When the next waiting job becomes due, if any waits."""
-    statement = select(func.min(col(Job.run_after))).where(
-        col(Job.state).in_((JobState.QUEUED, JobState.FINISHING)), col(Job.run_after) > now
-    )
-    return (await tx.execute(statement)).scalar()

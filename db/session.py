@@ -239,3 +239,8 @@ def _server_engine(url: str, limits: PoolLimits) -> AsyncEngine:
 
 def _elapsed_ms(started: float) -> float:
     return (time.perf_counter() - started) * 1000
+
+
+def dsn_of(url: str) -> str:
+    """A SQLAlchemy URL of PostgreSQL as asyncpg itself takes it."""
+    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)

@@ -102,6 +102,8 @@ class Attempt(Table, table=True):
     number: int
     provider: str = Field(max_length=32)
     model: str = Field(max_length=256)
+    owner: str | None = Field(default=None, max_length=64)
+    """The process whose own worker does it, and dies with it; None at a provider that outlives us."""
     status: str = Field(max_length=16)
     prediction_id: str | None = Field(default=None, index=True, max_length=128)
     engine: str | None = Field(default=None, max_length=256)
@@ -115,6 +117,15 @@ class Attempt(Table, table=True):
     metrics: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     result_delivery_id: str | None = Field(default=None, max_length=64)
     """The delivery that carries the output; the finisher reads it from there."""
+
+
+class Process(Table, table=True):
+    """A process that works for this database, and when it was last heard of."""
+
+    __tablename__ = "processes"
+
+    id: str = Field(primary_key=True, max_length=64)
+    heard_at: datetime = Field(sa_type=UtcDateTime)
 
 
 class Delivery(Table, table=True):

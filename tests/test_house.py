@@ -16,7 +16,7 @@ MODULES = sorted(
 MOST_LINES = 400
 MOST_MODULES_IN_A_FOLDER = 10
 MOST_MODULES_IN_APP = 26
-MOST_MODULES_IN_DB = 13
+MOST_MODULES_IN_DB = 14
 """One a table with its verbs, and what they stand on."""
 MOST_MODULES = {ROOT / "app": MOST_MODULES_IN_APP, ROOT / "db": MOST_MODULES_IN_DB}
 FORBIDDEN_NAMES = re.compile(r"(utils|helpers|common|core|misc|manager|service|handler|processor)s?")

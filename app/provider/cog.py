@@ -44,6 +44,7 @@ _EVENTS = ["start", "logs", "completed"]  # output would send each file twice, i
 _TIMEOUT = httpx.Timeout(connect=3.0, read=30.0, write=30.0, pool=5.0)
 _ID = re.compile(r"[A-Za-z0-9_-]{1,128}", re.ASCII)
 _ANY_KIND = "*"
+_REPEATED = re.compile(r"^(Prediction failed: )+", re.ASCII)  # Cog says it once a layer
 _BEST_FIRST = ("ready", "busy", "starting", "down")
 _HEALTH_STATES = {"READY": "ready", "BUSY": "busy", "STARTING": "starting", "UNKNOWN": "starting"}
 
@@ -132,7 +133,10 @@ class Cog:
         return Proof(message_id=None)
 
     def parse(self, body: bytes) -> Prediction:
-        return read_reply(body)
+        prediction = read_reply(body)
+        if prediction.error is None:
+            return prediction
+        return replace(prediction, error=_REPEATED.sub("", prediction.error))
 
     def download_rules(self) -> DownloadRules:
         """Outputs are data URIs, or files on the servers we were pointed to."""

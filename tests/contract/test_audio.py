@@ -1,5 +1,5 @@
-"""app.audio and app.audio.processes against the real ffmpeg and the real libsndfile: what trimming promises, and
-what hostile files, hangs and cancellations must not do (faults 35, 37-42)."""
+"""The media room against the real ffmpeg and the real libsndfile: what trimming promises, and what hostile
+files, hangs and cancellations must not do (faults 35, 37-42)."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 
 from app.audio import Audio, Recipe, default_binary, family, keep_argv, trim_argv, walk_argv
 from app.audio.clips import CONTAINERS, sniff
-from app.errors import AudioRejected, EngineUnavailable
 from app.audio.processes import Limits, run
+from app.errors import AudioRejected, EngineUnavailable
 
 pytestmark = pytest.mark.real
 

@@ -26,6 +26,8 @@ import structlog
 from app.engines.supervisor import OUR_PREDICTOR, CogSupervisor
 from app.errors import EngineUnavailable
 
+Children = Callable[[], list[psutil.Process]]
+
 pytestmark = pytest.mark.real
 
 FRAGILE = """
@@ -238,12 +240,14 @@ async def test_stop_leaves_no_process_even_when_the_worker_is_busy(tmp_path: Pat
     await supervisor.stop()
 
 
-async def test_a_failed_setup_is_told_with_its_reason_and_leaves_nothing(tmp_path: Path) -> None:
+async def test_a_failed_setup_is_told_with_its_reason_and_leaves_nothing(
+    tmp_path: Path, children: Children
+) -> None:
     (tmp_path / "broken.py").write_text(BROKEN)
     with pytest.raises(EngineUnavailable, match="no such weights"):
         async with supervised(tmp_path, f"{tmp_path / 'broken.py'}:Runner"):
             pass
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 async def test_stop_interrupts_a_restart(tmp_path: Path) -> None:
@@ -263,7 +267,7 @@ async def test_stop_interrupts_a_restart(tmp_path: Path) -> None:
     await until_gone(restarting)
 
 
-async def test_a_setup_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+async def test_a_setup_that_takes_too_long_is_ended(tmp_path: Path, children: Children) -> None:
     predictor = tmp_path / "slow.py"
     predictor.write_text(SLOW)
     (tmp_path / "slow.py.slow").touch()
@@ -277,7 +281,7 @@ async def test_a_setup_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     with pytest.raises(EngineUnavailable):
         await supervisor.start()
     assert supervisor.pid is None
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 async def test_a_taken_port_is_told_and_not_mistaken_for_a_server_of_ours(

@@ -6,8 +6,8 @@ import ipaddress
 
 import pytest
 
-from app.outbound.addresses import Guard, Rules, refusal, resolve
 from app.errors import OutputRejected, ProviderUnavailable
+from app.outbound.addresses import Guard, Rules, refusal, resolve
 from app.provider.base import DownloadRules
 
 

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from app.outbound import door as room
 from app.errors import OutputExpired, OutputRejected, ProviderUnavailable, StorageUnavailable
 from app.outbound import Outbound, decode_data_uri
+from app.outbound import door as room
 from app.provider.base import DownloadRules
 
 BODY = bytes(range(256)) * 400

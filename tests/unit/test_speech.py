@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import pytest
@@ -157,8 +157,9 @@ def test_a_long_sentence_is_cut_at_commas_then_spaces_then_anywhere_and_loses_no
         assert {phrase.pause for phrase in phrases[:-1]} == {"breath"}
 
 
-def test_a_rendering_that_is_left_early_leaves_no_espeak_behind() -> None:
-    import psutil
+def test_a_rendering_that_is_left_early_leaves_no_espeak_behind(
+    children: Callable[[], list[object]],
+) -> None:
 
     class Leaving(BaseException):
         """As Cog's cancellation: not an Exception."""
@@ -169,7 +170,7 @@ def test_a_rendering_that_is_left_early_leaves_no_espeak_behind() -> None:
 
     with pytest.raises(Leaving):
         speak("Uno. Dos. Tres. " * 200, language="es", progress=leave)
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 def test_a_dead_espeak_is_an_error_and_not_a_wait(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -94,7 +94,7 @@ async def _check_providers(settings: Settings) -> list[Finding]:
         return await _ask_service(url)
     findings = []
     async with AsyncExitStack() as stack:
-        routes = await make_routes(settings, embedded_worker=False)
+        routes = await make_routes(settings)
         for route in routes.values():
             stack.push_async_callback(route.provider.aclose)
         for name, route in routes.items():

@@ -97,6 +97,12 @@ def upgrade() -> None:
         batch_op.create_index("ix_jobs_kind_id", ["kind", "id"], unique=False)
 
     op.create_table(
+        "processes",
+        sa.Column("id", sa.String(length=64), nullable=False),
+        sa.Column("heard_at", UtcDateTime(), nullable=False),
+        sa.PrimaryKeyConstraint("id", name=op.f("pk_processes")),
+    )
+    op.create_table(
         "secrets",
         sa.Column("name", sa.String(length=64), nullable=False),
         sa.Column("value", sa.String(), nullable=False),
@@ -110,6 +116,7 @@ def upgrade() -> None:
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("provider", sa.String(length=32), nullable=False),
         sa.Column("model", sa.String(length=256), nullable=False),
+        sa.Column("owner", sa.String(length=64), nullable=True),
         sa.Column("status", sa.String(length=16), nullable=False),
         sa.Column("prediction_id", sa.String(length=128), nullable=True),
         sa.Column("engine", sa.String(length=256), nullable=True),
@@ -167,6 +174,7 @@ def downgrade() -> None:
 
     op.drop_table("attempts")
     op.drop_table("secrets")
+    op.drop_table("processes")
     with op.batch_alter_table("jobs", schema=None) as batch_op:
         batch_op.drop_index("ix_jobs_kind_id")
         batch_op.drop_index("ix_jobs_due")

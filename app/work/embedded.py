@@ -1,25 +1,21 @@
-"""The work engine: tells stations which rows to look at. Its items are hints; the rows are the truth.
+"""The embedded engine: PgQueuer in memory, for one process with its database on the same machine.
 
-Owns the `WorkEngine` port and its embedded form over `PgQueuer.in_memory()`. Promises: an item enqueued
-through a transaction is heard of only if that transaction commits; at most one item a row and station is
-waiting at a time, and one that arrives while its row is being worked on is run again afterwards. What is
-lost with the process is found again by the sweep in `app.worker`.
+At most one item a row and station is waiting at a time, and one that arrives while its row is being worked
+on is run again afterwards. The number of items is bounded; nothing here survives the process, nor must it.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from datetime import timedelta
-from enum import StrEnum
 from functools import partial
-from typing import Any, Protocol
 
 import structlog
 from pgqueuer import PgQueuer
 from pgqueuer.models import Job as Item
 
+from app.work import ItemsWriter, Station, Step
 from db.session import Transaction
 
 log = structlog.get_logger()
@@ -28,50 +24,8 @@ MOST_WAITING = 20_000
 """Items held in memory; rows beyond wait in the database until the sweep comes round."""
 
 
-class Station(StrEnum):
-    """The stations that have work items, in the order of the line."""
-
-    DISPATCH = "dispatch"
-    APPLY = "apply"
-    FINISH = "finish"
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """What a station does with one row, and how many it does at once."""
-
-    run: Callable[[str], Awaitable[None]]
-    concurrency: int
-
-
-class WorkEngine(Protocol):
-    """The port. With rows as the truth and fenced steps, it stays replaceable."""
-
-    def enqueue(self, tx: Transaction, station: Station, *row_ids: str) -> None:
-        """Hint that these rows are due, once the transaction has committed."""
-        ...
-
-    def hint(self, station: Station, *row_ids: str) -> None:
-        """The same without a transaction: for the sweep."""
-        ...
-
-    async def run(self, steps: Mapping[Station, Step]) -> None:
-        """Run steps until `stop`; returns when those begun have ended."""
-        ...
-
-    def stop(self) -> None: ...
-
-    @property
-    def write_items(self) -> ItemsWriter | None:
-        """Enqueues for a station on a driver connection, in its transaction; None for an engine in memory."""
-        ...
-
-
-ItemsWriter = Callable[[Station, Any, Sequence[str]], Awaitable[None]]
-
-
 class EmbeddedEngine:
-    """PgQueuer in memory: for one process with its database on the same machine."""
+    """PgQueuer in memory."""
 
     write_items: ItemsWriter | None = None
 

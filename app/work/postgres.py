@@ -1,17 +1,15 @@
-"""What PostgreSQL adds: work items and hints that reach every machine, inside our own transactions.
+"""The engine of many processes: PgQueuer on PostgreSQL, in tables of its own beside ours.
 
-`PostgresEngine` is PgQueuer on tables of its own beside ours. An item is written in the transaction of the
-row it is about, in one batch a transaction, because NOTIFY holds a lock through the commit. `PostgresHints`
-carries hints over LISTEN/NOTIFY. Both reconnect for as long as they run; whatever is not heard meanwhile is
-found by the sweep and by waiters that look again.
+An item is written in the transaction of the row it is about, in one batch a transaction, because NOTIFY
+holds a lock through the commit. The engine reconnects for as long as it runs; what it does not hear
+meanwhile is found by the sweep. The rules that PgQueuer needs are in `docs/decisions/0003`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
@@ -24,12 +22,10 @@ from pgqueuer.errors import PgqException
 from pgqueuer.executors import DatabaseRetryEntrypointExecutor
 from pgqueuer.models import Job as Item
 from pgqueuer.queries import Queries
-from sqlalchemy.engine import make_url
 
-from app.lifecycle import backoff_s
-from app.notify import InProcessNotifier, Subscription
+from app.backoff import backoff_s
 from app.work import Station, Step
-from db.session import Transaction
+from db.session import Transaction, dsn_of
 
 log = structlog.get_logger()
 
@@ -37,18 +33,10 @@ HEARTBEAT_S = 5.0
 """An item whose worker has not been heard of for this long is given to another."""
 DEQUEUE_S = 2.0
 """The longest an idle worker goes without looking, should a notification be lost."""
-CHANNEL = "reprise_hints"
-MOST_TOPICS = 100
-"""Topics in one NOTIFY: its payload may have 8000 bytes."""
 
 ASYNCPG_TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 ENGINE_TROUBLE = (*ASYNCPG_TROUBLE, PgqException)
 """PgQueuer says by an exception of its own that its listener is gone."""
-
-
-def dsn_of(url: str) -> str:
-    """SQLAlchemy's URL as asyncpg takes it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
 
 
 class PostgresEngine:
@@ -134,86 +122,6 @@ class PostgresEngine:
                 await _enqueue(Queries(AsyncpgPoolDriver(pool)), items, once=True)
             except ASYNCPG_TROUBLE as exc:
                 log.warning("engine.hints_lost", reason=type(exc).__name__)
-
-
-class PostgresHints:
-    """Hints over LISTEN/NOTIFY: the notifier of many processes."""
-
-    def __init__(self, url: str) -> None:
-        self._dsn = dsn_of(url)
-        self._local = InProcessNotifier()
-        self._listening: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        """Listen until `aclose`; returns once the first connection is up, or has failed and is retried."""
-        ready = asyncio.Event()
-        self._listening = asyncio.create_task(self._listen(ready))
-        with suppress(TimeoutError):
-            async with asyncio.timeout(5):
-                await ready.wait()
-
-    def announce(self, tx: Transaction, *topics: str) -> None:
-        tx.before_commit("hints", list(topics), self._notify)
-
-    def publish(self, topic: str) -> None:
-        self._local.publish(topic)
-
-    def publish_all(self) -> None:
-        self._local.publish_all()
-
-    @contextmanager
-    def subscribe(self, topic: str) -> Iterator[Subscription]:
-        with self._local.subscribe(topic) as subscription:
-            yield subscription
-
-    def count_subscriptions(self) -> int:
-        return self._local.count_subscriptions()
-
-    async def aclose(self) -> None:
-        if self._listening is not None:
-            self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
-
-    async def _notify(self, tx: Transaction, topics: list[str]) -> None:
-        connection = (await tx.raw_connection()).driver_connection
-        unique = sorted(set(topics))
-        for at in range(0, len(unique), MOST_TOPICS):
-            payload = json.dumps(unique[at : at + MOST_TOPICS])
-            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
-
-    async def _listen(self, ready: asyncio.Event) -> None:
-        failures = 0
-        while True:
-            try:
-                connection = await asyncpg.connect(self._dsn, timeout=5)
-                try:
-                    await self._hear(connection, ready)
-                finally:
-                    await connection.close(timeout=2)
-                failures = 0
-            except ASYNCPG_TROUBLE as exc:
-                failures += 1
-                log.warning("hints.reconnecting", reason=type(exc).__name__)
-            await asyncio.sleep(backoff_s(failures, first_s=0.2, most_s=5.0))
-
-    async def _hear(self, connection: asyncpg.Connection, ready: asyncio.Event) -> None:
-        """Hear until the connection is gone. Probed, because a dead server may never say so."""
-        lost = asyncio.Event()
-        connection.add_termination_listener(lambda _: lost.set())
-        await connection.add_listener(CHANNEL, self._heard)
-        ready.set()
-        # What was said while nobody listened is not said again: everybody looks once.
-        self._local.publish_all()
-        while not lost.is_set():
-            with suppress(TimeoutError):
-                async with asyncio.timeout(DEQUEUE_S):
-                    await lost.wait()
-            if not lost.is_set():
-                await connection.execute("SELECT 1", timeout=5)
-
-    def _heard(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        for topic in json.loads(str(payload)):
-            self._local.publish(topic)
 
 
 async def _run_item(turn: asyncio.Semaphore, step: Step, item: Item) -> None:

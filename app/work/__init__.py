@@ -1,0 +1,59 @@
+"""The work engine: tells stations which rows to look at. Its items are hints; the rows are the truth.
+
+Owns the `WorkEngine` port; `embedded` is the engine of one process, `postgres` that of many. Promises: an
+item enqueued through a transaction is heard of only if that transaction commits. What is lost on the way
+is found again by the sweep in `app.worker`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol
+
+from db.session import Transaction
+
+__all__ = ["ItemsWriter", "Station", "Step", "WorkEngine"]
+
+
+class Station(StrEnum):
+    """The stations that have work items, in the order of the line."""
+
+    DISPATCH = "dispatch"
+    APPLY = "apply"
+    FINISH = "finish"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What a station does with one row, and how many it does at once."""
+
+    run: Callable[[str], Awaitable[None]]
+    concurrency: int
+
+
+class WorkEngine(Protocol):
+    """The port. With rows as the truth and fenced steps, it stays replaceable."""
+
+    def enqueue(self, tx: Transaction, station: Station, *row_ids: str) -> None:
+        """Hint that these rows are due, once the transaction has committed."""
+        ...
+
+    def hint(self, station: Station, *row_ids: str) -> None:
+        """The same without a transaction: for the sweep."""
+        ...
+
+    async def run(self, steps: Mapping[Station, Step]) -> None:
+        """Run steps until `stop`; returns when those begun have ended."""
+        ...
+
+    def stop(self) -> None: ...
+
+    @property
+    def write_items(self) -> ItemsWriter | None:
+        """Enqueues for a station on a driver connection, in its transaction; None for an engine in memory."""
+        ...
+
+
+ItemsWriter = Callable[[Station, Any, Sequence[str]], Awaitable[None]]
