@@ -19,6 +19,7 @@ from app.serve import _give_up
 from app.settings import Settings
 from app.views import JobView
 from app.wiring import Runtime, open_runtime
+from db.attempts import note_attempt
 from db.inbox import list_deliveries
 from db.states import DeliverySource
 from tests.conftest import drain
@@ -114,7 +115,10 @@ async def _begun(runtime: Runtime, seed: int) -> JobView:
     asked = JobRequest("sound_effect", {"prompt": "rain", "seed": seed}, {})
     view = await runtime.jobs.submit(asked)
     await runtime.dispatcher.step(view.job.id)
-    return await runtime.jobs.get(view.job.id)
+    view = await runtime.jobs.get(view.job.id)
+    async with runtime.line.database.transaction() as tx:
+        await note_attempt(tx, view.attempts[0].id, owner=runtime.process_id)
+    return view
 
 
 def test_a_server_whose_parent_is_dead_before_it_starts_does_not_start() -> None:
