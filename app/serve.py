@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,7 +17,6 @@ from functools import partial
 
 import structlog
 import uvicorn
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.crash_points import Reach, pass_by
 from app.engines.supervisor import CogSupervisor
@@ -26,7 +25,9 @@ from app.main import Front, create_app
 from app.ownership import Ownership
 from app.provider.cog import Cog
 from app.settings import Settings
+from app.web.patience import PatientHttp
 from app.wiring import Runtime, open_runtime
+from app.work import Station
 
 log = structlog.get_logger()
 
@@ -62,7 +63,7 @@ async def running_service(
             ownership = Ownership(settings)
             stack.callback(ownership.close)
         runtime = await stack.enter_async_context(
-            open_runtime(settings, embedded_worker=embedded, reach=reach)
+            open_runtime(settings, embedded_worker=embedded, workers_elsewhere=not worker, reach=reach)
         )
         listener = stack.enter_context(_listening(host, port))
         url = f"http://{_name_of(listener)}"
@@ -75,11 +76,39 @@ async def running_service(
         if embedded:
             await stack.enter_async_context(_supervised(runtime))
         if worker:
+            await runtime.worker.beat()
             await stack.enter_async_context(_working(runtime))
         _spare_the_collector()
         log.info("service.up", url=url, providers=sorted(runtime.providers))
         yield Service(url, app, runtime)
     log.info("service.down")
+
+
+@asynccontextmanager
+async def running_worker(
+    settings: Settings, *, stations: Collection[Station] = tuple(Station), gpu_worker: bool = False
+) -> AsyncIterator[Runtime]:
+    """Stations without the web, beside any number of others on one PostgreSQL, until the block ends.
+
+    With `gpu_worker` and no `COG_URLS`, our own engines run beside it. Raises StartupError with one line.
+    """
+    if settings.is_sqlite:
+        raise StartupError("DATABASE_URL: workers of their own need PostgreSQL; with SQLite, `serve` works")
+    if settings.public_url is None and Station.DISPATCH in stations:
+        raise StartupError("PUBLIC_URL: needed, so that providers can call the web processes back")
+    embedded = gpu_worker and not settings.cog_urls
+    async with AsyncExitStack() as stack:
+        runtime = await stack.enter_async_context(
+            open_runtime(settings, embedded_worker=embedded, stations=stations)
+        )
+        await runtime.worker.beat()
+        if embedded:
+            await stack.enter_async_context(_supervised(runtime))
+        await stack.enter_async_context(_working(runtime))
+        _spare_the_collector()
+        log.info("worker.up", stations=[station.value for station in stations])
+        yield runtime
+    log.info("worker.down")
 
 
 def _spare_the_collector() -> None:
@@ -104,54 +133,6 @@ def _listening(host: str, port: int) -> Iterator[socket.socket]:
 def _name_of(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     return f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - read, not bound
-
-
-class PatientHttp(HttpToolsProtocol):
-    """uvicorn's HTTP with an end to its patience: who drips is cut off, and no head grows for ever."""
-
-    head_limit_s = 15.0
-    body_limit_s = 300.0
-    """For a whole request: the largest body that is accepted, over a poor line."""
-    most_head_bytes = 64 * 1024
-
-    _limit: asyncio.TimerHandle | None = None
-    _head_bytes: int | None = 0
-    """Of the head that is being read; None while a body is."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._allow(self.head_limit_s)
-
-    def data_received(self, data: bytes) -> None:
-        if self._head_bytes is not None:
-            self._head_bytes += len(data)
-        super().data_received(data)
-        # Judged afterwards: a body may have come in the same piece as its head.
-        if self._head_bytes is not None and self._head_bytes > self.most_head_bytes:
-            self.send_400_response("the request's head is too long")
-
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._allow(self.head_limit_s)
-
-    def on_headers_complete(self) -> None:
-        self._head_bytes = None
-        self._allow(self.body_limit_s)
-        super().on_headers_complete()
-
-    def on_message_complete(self) -> None:
-        self._head_bytes = 0
-        self._allow(None)
-        super().on_message_complete()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._allow(None)
-        super().connection_lost(exc)
-
-    def _allow(self, limit_s: float | None) -> None:
-        if self._limit is not None:
-            self._limit.cancel()
-        self._limit = None if limit_s is None else self.loop.call_later(limit_s, self.transport.close)
 
 
 class _Server(uvicorn.Server):

@@ -8,7 +8,7 @@ singleton, and two runtimes in one process do not know of each other.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -72,6 +72,8 @@ async def open_runtime(
     settings: Settings,
     *,
     embedded_worker: bool = False,
+    workers_elsewhere: bool = False,
+    stations: Collection[Station] = tuple(Station),
     engine: WorkEngine | None = None,
     notifier: Notifier | None = None,
     routes: Mapping[str, Route] | None = None,
@@ -80,7 +82,9 @@ async def open_runtime(
 ) -> AsyncIterator[Runtime]:
     """Make a service; the keyword arguments replace ports. Raises StartupError with one line.
 
-    `embedded_worker` promises that a Cog server of ours will be pointed at once it is up.
+    `embedded_worker` promises that a Cog server of ours will be pointed at once it is up,
+    `workers_elsewhere` that other processes on this database may have one. `stations` are those that the
+    worker runs.
     """
     async with AsyncExitStack() as stack:
         process_id = make_id("proc")
@@ -96,7 +100,8 @@ async def open_runtime(
             reach=reach,
         )
         if routes is None:
-            routes = await make_routes(settings, embedded_by=process_id if embedded_worker else None)
+            owner = process_id if embedded_worker else None
+            routes = await make_routes(settings, embedded_by=owner, workers_elsewhere=workers_elsewhere)
         for route in routes.values():
             stack.push_async_callback(route.provider.aclose)
         bench = _make_bench(settings, outbound, stack)
@@ -105,6 +110,7 @@ async def open_runtime(
         callbacks = Callbacks(secret=secret, public_url=settings.public_url, local=local)
         links = Links(secret=secret, life_s=settings.asset_url_s)
         runtime = _join(line, routes, bench, callbacks=callbacks, links=links, process_id=process_id)
+        runtime.worker.keep_to(stations)
         stack.push_async_callback(runtime.inbox.aclose)
         yield runtime
 
@@ -174,10 +180,13 @@ async def _check_schema(database: Database) -> None:
     log.info("schema.upgraded", revision=wanted)
 
 
-async def make_routes(settings: Settings, *, embedded_by: str | None = None) -> dict[str, Route]:
+async def make_routes(
+    settings: Settings, *, embedded_by: str | None = None, workers_elsewhere: bool = False
+) -> dict[str, Route]:
     """The providers that are configured, in the order in which `auto` prefers them.
 
-    `embedded_by` is the process that runs a Cog server of ours as its child, if one does.
+    `embedded_by` is the process that runs a Cog server of ours as its child, if one does. With
+    `workers_elsewhere` jobs for such servers are taken and their callbacks understood, none is asked here.
     """
     routes: dict[str, Route] = {}
     if settings.replicate_api_token is not None:
@@ -195,7 +204,7 @@ async def make_routes(settings: Settings, *, embedded_by: str | None = None) -> 
         except AppError as exc:
             # Webhooks are refused with 503 until the secret is known; recovery polls meanwhile.
             log.warning("replicate.secret_unknown", reason=exc.message)
-    if settings.cog_urls or embedded_by is not None:
+    if settings.cog_urls or embedded_by is not None or workers_elsewhere:
         urls = settings.cog_urls_by_kind
         cog = Cog(urls=urls)
         if "*" in urls:

@@ -8,7 +8,7 @@ have begun come to their end.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
@@ -62,6 +62,10 @@ class Worker:
         self._recovery = recovery
         self._stopping = asyncio.Event()
         self._forget_at = datetime.now(UTC)
+
+    def keep_to(self, stations: Collection[Station]) -> None:
+        """Run only these stations; the others are another process's."""
+        self._stations = {station: self._stations[station] for station in stations}
 
     async def run(self) -> None:
         """Work until `stop`."""
@@ -122,7 +126,9 @@ class Worker:
 
     async def catch_up(self) -> None:
         """Apply the news that is stored already, before anybody calls its attempt lost."""
-        inbox = self._stations[Station.APPLY]
+        inbox = self._stations.get(Station.APPLY)
+        if inbox is None:
+            return
         async with self._line.database.reading() as tx:
             ids = await inbox.due(tx, datetime.now(UTC), SWEEP_BATCH)
         for delivery_id in ids:

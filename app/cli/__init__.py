@@ -4,8 +4,8 @@ Every command is an edge: it parses, says one thing to the service over HTTP, an
 codes are the same for all: 0 ok, 1 failed, 2 usage, 3 not found, 4 job failed, 5 timed out. Results go to
 stdout, everything else to stderr; `--json` is for machines.
 
-Read `connection` first (where the service is), then `calls` (what is said to it). `worker`, stations only
-on any number of machines, waits for the PostgreSQL engine; `keys` and `bench` are not built yet.
+Read `connection` first (where the service is), then `calls` (what is said to it). `keys` and `bench` are not
+built yet.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from app.cli.doctor import doctor
 from app.cli.jobs import jobs
 from app.cli.ledger import deliveries, recover
 from app.cli.request import request
-from app.cli.serving import gpu_worker, migrate, serve
+from app.cli.serving import gpu_worker, migrate, serve, worker
 
 EXIT_CODES = "Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 job failed · 5 timed out"
 
@@ -32,7 +32,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _command in (serve, gpu_worker, request, recover, doctor, demo, migrate):
+for _command in (serve, worker, gpu_worker, request, recover, doctor, demo, migrate):
     cli.command(epilog=EXIT_CODES)(_command)
 cli.add_typer(jobs, name="jobs", epilog=EXIT_CODES)
 cli.add_typer(deliveries, name="deliveries", epilog=EXIT_CODES)

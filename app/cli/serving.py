@@ -1,4 +1,4 @@
-"""`reprise serve`, `gpu-worker` and `migrate`: the commands that keep running, and the schema.
+"""`reprise serve`, `worker`, `gpu-worker` and `migrate`: the commands that keep running, and the schema.
 
 The first SIGINT or SIGTERM ends a server gracefully: steps that have begun get to end. The second ends the
 process at once; what was under way is taken up by the next one. `serve` binds to loopback only, because
@@ -25,9 +25,10 @@ from app.cli.calls import CommandError, Exit, run
 from app.cli.connection import is_loopback, read_settings
 from app.engines.supervisor import CogSupervisor
 from app.kinds import KINDS
-from app.serve import running_service
+from app.serve import running_service, running_worker
 from app.settings import Settings
 from app.wiring import open_database
+from app.work import Station
 from app.workspace import Workspace
 from db import schema
 
@@ -50,6 +51,25 @@ def serve(
             Exit.USAGE,
         )
     uvloop.run(_serve(read_settings(serving=True), host, port, worker=worker, gpu_worker=gpu_worker))
+
+
+def worker(
+    stations: Annotated[
+        str | None, typer.Option(help="By comma: dispatch, apply, finish. All of them by default.")
+    ] = None,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=64, help="Rows that each station works on at once.")
+    ] = None,
+    gpu_worker: Annotated[
+        bool, typer.Option(help="Run our own engines beside it, unless COG_URLS is set.")
+    ] = False,
+) -> None:
+    """Run stations without the web, beside any number of others on one PostgreSQL, until a signal."""
+    settings = read_settings(serving=True)
+    if concurrency is not None:
+        limits = ("dispatch_concurrency", "apply_concurrency", "finish_concurrency")
+        settings = settings.model_copy(update=dict.fromkeys(limits, concurrency))
+    uvloop.run(_work(settings, _named_stations(stations), gpu_worker=gpu_worker))
 
 
 def gpu_worker(
@@ -101,6 +121,14 @@ async def _serve(settings: Settings, host: str, port: int, *, worker: bool, gpu_
         await stopped.wait()
 
 
+async def _work(settings: Settings, stations: list[Station], *, gpu_worker: bool) -> None:
+    stopped = stop_signals()
+    async with running_worker(settings, stations=stations, gpu_worker=gpu_worker):
+        named = ", ".join(station.value for station in stations)
+        show.out().print(f"Working: {_bold(named)}  Stop: Ctrl-C")
+        await stopped.wait()
+
+
 async def _supervise(settings: Settings, port: int) -> None:
     stopped = stop_signals()
     with closing(Workspace(settings.var_dir)) as workspace:
@@ -145,6 +173,18 @@ async def _until(stopped: asyncio.Event, endless: Coroutine[Any, Any, None]) -> 
 
 async def _told_by_none(_gone_at: datetime) -> None:
     """The service learns of a restart by its predictions' silence: it is another process."""
+
+
+def _named_stations(stations: str | None) -> list[Station]:
+    if stations is None:
+        return list(Station)
+    named = [name.strip() for name in stations.split(",") if name.strip()]
+    known = [station.value for station in Station]
+    unknown = [name for name in named if name not in known]
+    if unknown or not named:
+        told = ", ".join(unknown) or "none named"
+        raise CommandError(f"--stations: {told}; there are {', '.join(known)}", Exit.USAGE)
+    return [Station(name) for name in dict.fromkeys(named)]
 
 
 def _check_engines(engines: str | None) -> None:

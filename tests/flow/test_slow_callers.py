@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from app.main import create_app
-from app.serve import PatientHttp
+from app.web.patience import PatientHttp
 from db.tables import Delivery
 from tests.flow.conftest import Stage
 
