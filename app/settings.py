@@ -102,7 +102,11 @@ class Settings(BaseSettings):
     outbound_allow: Csv = Field(
         (), description="Hosts or networks exempt from the address guard; plain http is allowed to them"
     )
-    retention_s: float | None = Field(None, gt=0, description="Age at which ended jobs and their files go")
+    retention_s: float | None = Field(
+        None,
+        gt=0,
+        description="Age at which ended jobs and their files go; not built yet, so it must be empty",
+    )
     asset_url_s: int = Field(86_400, gt=0, description="Life of a signed asset URL")
     ffmpeg_binary: str | None = Field(None, description="The ffmpeg to use; empty: the one in the wheel")
     log_format: Literal["console", "json"] = Field("console", description="For people or for machines")
@@ -112,6 +116,14 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
+
+    @field_validator("retention_s")
+    @classmethod
+    def _not_built(cls, value: float | None) -> float | None:
+        # Taking it and deleting nothing would be a promise broken in silence.
+        if value is not None:
+            raise ValueError("deleting old jobs is not built yet; leave it empty")
+        return value
 
     @field_validator("database_url")
     @classmethod

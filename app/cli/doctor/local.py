@@ -102,7 +102,7 @@ async def _check_disk(settings: Settings) -> list[Finding]:
     if free_bytes < _NO_DISK_BYTES:
         return [Finding.fail("disk", detail, "Make room: jobs will fail to be stored.")]
     if free_bytes < _LITTLE_DISK_BYTES:
-        return [Finding.warn("disk", detail, "Make room, or set RETENTION_S.")]
+        return [Finding.warn("disk", detail, "Make room, or give VAR_DIR and STORAGE_URL a larger disk.")]
     return [Finding.ok("disk", detail)]
 
 
