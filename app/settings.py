@@ -105,7 +105,7 @@ class Settings(BaseSettings):
     retention_s: float | None = Field(
         None,
         gt=0,
-        description="Age at which ended jobs and their files go; not built yet, so it must be empty",
+        description="Age at which ended jobs and their files go; not built yet: leave it empty",
     )
     asset_url_s: int = Field(86_400, gt=0, description="Life of a signed asset URL")
     ffmpeg_binary: str | None = Field(None, description="The ffmpeg to use; empty: the one in the wheel")

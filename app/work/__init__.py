@@ -7,14 +7,17 @@ is found again by the sweep in `app.worker`.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Protocol
 
+from pgqueuer import PgQueuer
+
 from db.session import Transaction
 
-__all__ = ["ItemsWriter", "Station", "Step", "WorkEngine"]
+__all__ = ["ItemsWriter", "Station", "Step", "WorkEngine", "run_together"]
 
 
 class Station(StrEnum):
@@ -57,3 +60,16 @@ class WorkEngine(Protocol):
 
 
 ItemsWriter = Callable[[Station, Any, Sequence[str]], Awaitable[None]]
+
+
+async def run_together(queues: Mapping[PgQueuer, int], **options: Any) -> None:
+    """Run these queues, each with the most items it may hold, until one of them ends; then stop them all."""
+    runs = [
+        asyncio.create_task(queue.run(max_concurrent_tasks=most, **options)) for queue, most in queues.items()
+    ]
+    try:
+        await asyncio.gather(*runs)
+    finally:
+        for queue in queues:
+            queue.shutdown.set()
+        await asyncio.gather(*runs, return_exceptions=True)

@@ -2,6 +2,7 @@
 
 At most one item a row and station is waiting at a time, and one that arrives while its row is being worked
 on is run again afterwards. The number of items is bounded; nothing here survives the process, nor must it.
+Each station has a queue of its own, so that none stands behind another's long steps.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ import structlog
 from pgqueuer import PgQueuer
 from pgqueuer.models import Job as Item
 
-from app.work import ItemsWriter, Station, Step
+from app.work import ItemsWriter, Station, Step, run_together
 from db.session import Transaction
 
 log = structlog.get_logger()
 
 MOST_WAITING = 20_000
 """Items held in memory; rows beyond wait in the database until the sweep comes round."""
+
+BATCH = 16
+"""Items taken from a queue at once."""
 
 
 class EmbeddedEngine:
@@ -30,7 +34,7 @@ class EmbeddedEngine:
     write_items: ItemsWriter | None = None
 
     def __init__(self) -> None:
-        self._queue: PgQueuer | None = None
+        self._queues: dict[Station, PgQueuer] = {}
         self._waiting: set[tuple[Station, str]] = set()
         self._buffer: list[tuple[Station, str]] = []
         self._flushing: asyncio.Task[None] | None = None
@@ -41,7 +45,7 @@ class EmbeddedEngine:
 
     def hint(self, station: Station, *row_ids: str) -> None:
         fresh = [(station, row_id) for row_id in row_ids if (station, row_id) not in self._waiting]
-        if not fresh or self._queue is None or len(self._waiting) + len(fresh) > MOST_WAITING:
+        if not fresh or station not in self._queues or len(self._waiting) + len(fresh) > MOST_WAITING:
             # Nobody would work on them, or more are waiting than memory should hold: the sweep finds them.
             return
         self._waiting.update(fresh)
@@ -50,43 +54,59 @@ class EmbeddedEngine:
             self._flushing = asyncio.get_running_loop().create_task(self._flush())
 
     async def run(self, steps: Mapping[Station, Step]) -> None:
-        queue = PgQueuer.in_memory()
+        queues: dict[Station, PgQueuer] = {}
         for station, step in steps.items():
-            # A failed step is not kept by the engine: its row is still due and the sweep brings it back.
-            queue.entrypoint(station.value, concurrency_limit=step.concurrency)(
-                partial(self._run_item, station, step)
+            queues[station] = queue = PgQueuer.in_memory()
+            # The limit is ours: the engine's counts an item until it has written down, in batches, that it
+            # ended. A failed step is not kept: its row is still due and the sweep brings it back.
+            queue.entrypoint(station.value)(
+                partial(self._run_item, station, step, asyncio.Semaphore(step.concurrency))
             )
         if self._stopping:
             return
-        self._queue = queue
+        self._queues = queues
         try:
-            await queue.run(dequeue_timeout=timedelta(seconds=2), batch_size=16)
+            await run_together(
+                {queue: max(2 * BATCH, 2 * steps[station].concurrency) for station, queue in queues.items()},
+                dequeue_timeout=timedelta(seconds=2),
+                batch_size=BATCH,
+                # Nobody reads the engine's statistics, and in memory they only grow.
+                log_aggregation_interval=timedelta(0),
+            )
         finally:
-            self._queue = None
+            self._queues = {}
             self._waiting.clear()
+            self._buffer.clear()
 
     def stop(self) -> None:
         self._stopping = True
-        if self._queue is not None:
-            self._queue.shutdown.set()
+        for queue in self._queues.values():
+            queue.shutdown.set()
 
-    async def _run_item(self, station: Station, step: Step, item: Item) -> None:
+    async def _run_item(self, station: Station, step: Step, turn: asyncio.Semaphore, item: Item) -> None:
         row_id = (item.payload or b"").decode()
-        # Forgotten before the step reads its row: a hint that comes from now on makes another item.
-        self._waiting.discard((station, row_id))
-        with structlog.contextvars.bound_contextvars(station=station.value):
-            try:
-                await step.run(row_id)
-            except Exception as exc:
-                log.error("step.failed", row_id=row_id, exc_info=exc)
+        async with turn:
+            if self._stopping:
+                return
+            # Forgotten before the step reads its row: a hint that comes from now on makes another item.
+            self._waiting.discard((station, row_id))
+            with structlog.contextvars.bound_contextvars(station=station.value):
+                try:
+                    await step.run(row_id)
+                except Exception as exc:
+                    log.error("step.failed", row_id=row_id, exc_info=exc)
 
     async def _flush(self) -> None:
         while self._buffer:
             batch, self._buffer = self._buffer, []
-            if self._queue is None or self._queue.queries is None:
-                return
-            await self._queue.queries.enqueue(
-                [station.value for station, _ in batch],
-                [row_id.encode() for _, row_id in batch],
-                [0] * len(batch),
-            )
+            by_station: dict[Station, list[bytes]] = {}
+            for station, row_id in batch:
+                by_station.setdefault(station, []).append(row_id.encode())
+            for station, row_ids in by_station.items():
+                if (queue := self._queues.get(station)) is None:
+                    return
+                # The engine logs every item three times and never forgets; nobody reads that.
+                await queue.queries.clear_queue_log()
+                await queue.queries.enqueue(
+                    [station.value] * len(row_ids), list(row_ids), [0] * len(row_ids)
+                )

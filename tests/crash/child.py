@@ -196,7 +196,7 @@ class Child:
 async def until(holds: Callable[[], Any], limit_s: float) -> None:
     """Look again and again, until it holds. Raises TimeoutError."""
     async with asyncio.timeout(limit_s):
-        while not holds():  # noqa: ASYNC110 - of processes and files there is no event
+        while not holds():
             await asyncio.sleep(0.02)
 
 

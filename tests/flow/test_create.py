@@ -67,7 +67,7 @@ async def test_a_job_that_cannot_be_stored_leaves_no_work_item(stage_on_sqlite: 
 
 async def test_prefer_wait_answers_with_the_ended_job(line: Stage) -> None:
     async def provide() -> None:
-        while not await line.count(Job):  # noqa: ASYNC110 - turns of the loop
+        while not await line.count(Job):
             await asyncio.sleep(0)
         await line.drain()
         await line.fake.finish(line.fake.live()[0], output=TONE)

@@ -50,7 +50,7 @@ def counted_statements(database: Database) -> Iterator[list[str]]:
 
 async def settled(line: Stage, waiters: int) -> None:
     """Until so many waiters have subscribed and read, and none has anything left to do."""
-    while line.runtime.line.notifier.count_subscriptions() < waiters:  # noqa: ASYNC110 - turns of the loop
+    while line.runtime.line.notifier.count_subscriptions() < waiters:
         await asyncio.sleep(0)
 
 
