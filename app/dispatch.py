@@ -13,10 +13,18 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import structlog
+from pydantic import ValidationError
 
 from app.backoff import backoff_s
 from app.crash_points import CrashPoint
-from app.errors import AppError, ProviderBadResponse, ProviderBusy, ProviderUnavailable, TransientError
+from app.errors import (
+    AppError,
+    ProviderBadResponse,
+    ProviderBusy,
+    ProviderRejected,
+    ProviderUnavailable,
+    TransientError,
+)
 from app.inbox import Inbox
 from app.kinds import get_kind
 from app.lifecycle import choose_provider, next_check
@@ -36,7 +44,9 @@ log = structlog.get_logger()
 
 CREATE_LIMIT_S = 30.0
 """How long a create may take; afterwards recovery looks whether the prediction exists."""
-RECHECK_SLOT_S = 15.0
+OPERATOR_WAIT_S = 60.0
+"""Pause before a provider that refused our credentials, or our credit, is asked again."""
+RECHECK_SLOT_S = 60.0
 """A job that waits for a slot is woken when one comes free; this is for when that hint was lost."""
 
 
@@ -84,14 +94,22 @@ class Dispatcher:
 
     async def _begin(self, tx: Transaction, job: Job, now: datetime) -> Attempt | None:
         """Write the attempt and take the job from the queue, or let the job wait with a reason."""
+        if job.deadline_at <= now:
+            # Nobody waits for it any more: no money is spent on it.
+            message = "the job's deadline passed while it was queued"
+            await self._line.end_job(
+                tx, job, JobState.FAILED, now=now, code="deadline_exceeded", message=message
+            )
+            return None
         past = await attempt_rows.list_attempts(tx, job.id)
         tried = [(attempt.provider, AttemptStatus(attempt.status)) for attempt in past]
         name = choose_provider(job.provider, list(self._routes), tried)
         if name is None:
-            reason = f"no provider for {job.kind} is configured"
-            await job_rows.postpone_job(
-                tx, job.id, run_after=now + timedelta(seconds=30), waiting_reason=reason
-            )
+            # Where others share the database, one of them may have the provider: the job stays due.
+            if self._line.settings.is_sqlite:
+                later = now + timedelta(seconds=30)
+                reason = f"no provider for {job.kind} is configured"
+                await job_rows.postpone_job(tx, job.id, run_after=later, waiting_reason=reason)
             return None
         if await self._is_full(tx, job, name, now):
             return None
@@ -144,7 +162,13 @@ class Dispatcher:
 
     async def _create(self, job: Job, attempt: Attempt) -> None:
         route = self._routes[attempt.provider]
-        order = self._order(job, attempt)
+        try:
+            order = self._order(job, attempt)
+        except (ValidationError, AppError) as exc:
+            # Stored by an older release, or for a kind that is gone: it will not get better.
+            refusal = ProviderRejected(f"the stored input cannot be asked for any more: {type(exc).__name__}")
+            await self._moves.refuse_attempt(attempt.id, refusal)
+            return
         try:
             async with asyncio.timeout(CREATE_LIMIT_S):
                 prediction = await route.provider.create(order)
@@ -223,6 +247,10 @@ class Dispatcher:
             await self._look_soon(attempt)
         elif isinstance(error, TransientError):
             await self._withdraw(job, attempt, error)
+        elif _is_ours_to_mend(error) and not (job.provider == "auto" and len(self._routes) > 1):
+            # Credit or credentials: the job is as good as it was, and waits for its operator.
+            wait = TransientError(error.message, retry_after_s=OPERATOR_WAIT_S)
+            await self._withdraw(job, attempt, wait)
         else:
             await self._moves.refuse_attempt(attempt.id, error)
 
@@ -239,9 +267,11 @@ class Dispatcher:
         busy = isinstance(error, ProviderBusy)
         reason = f"{attempt.provider}: {error.message}"[:500]
         async with self._line.database.transaction() as tx:
+            # The job first, as everybody locks them who locks both.
+            await job_rows.find_job(tx, job.id, lock=True)
             if not await attempt_rows.withdraw_attempt(tx, attempt.id):
                 return
-            await job_rows.move_job(
+            waits = await job_rows.move_job(
                 tx,
                 job.id,
                 JobState.QUEUED,
@@ -253,9 +283,16 @@ class Dispatcher:
                     "waiting_for": attempt.provider if busy else None,
                 },
             )
-            await append_event(tx, job.id, "job.waiting", at=now, status="queued", reason=reason)
-            self._line.hint_job(tx, job.id)
+            # Canceled meanwhile: an ended job has had its last event.
+            if waits:
+                await append_event(tx, job.id, "job.waiting", at=now, status="queued", reason=reason)
+                self._line.hint_job(tx, job.id)
 
     async def _find_attempt(self, attempt_id: str) -> Attempt | None:
         async with self._line.database.reading() as tx:
             return await attempt_rows.find_attempt(tx, attempt_id)
+
+
+def _is_ours_to_mend(error: AppError) -> bool:
+    """Refused for who we are or what we have paid, not for what was asked."""
+    return isinstance(error, ProviderRejected) and error.status in (401, 402, 403)

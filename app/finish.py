@@ -97,8 +97,20 @@ class Finisher:
             keeping = asyncio.create_task(self._keep(job.id, lease))
             try:
                 await self._finish(job, lease)
+            except DatabaseUnavailable:
+                await self._let_go(job, lease)
+                raise
             finally:
                 keeping.cancel()
+
+    async def _let_go(self, job: Job, lease: str) -> None:
+        """The database went away under the step: that was no crash of its own."""
+        later = datetime.now(UTC) + timedelta(seconds=RETRY_S)
+        with suppress(DatabaseUnavailable):
+            async with self._line.database.transaction() as tx:
+                await job_rows.release_job(
+                    tx, job.id, lease=lease, run_after=later, waiting_reason="the database was away"
+                )
 
     async def _keep(self, job_id: str, lease: str) -> None:
         """Renew the lease while the step lives. Losing it stops nothing here: the commit will not find it."""

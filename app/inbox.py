@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -20,7 +21,7 @@ import structlog
 
 from app.backoff import backoff_s
 from app.crash_points import CrashPoint
-from app.errors import Overloaded, ProviderBadResponse
+from app.errors import Overloaded, ProviderBadResponse, ProviderUnavailable
 from app.lifecycle import (
     Ignore,
     News,
@@ -95,7 +96,7 @@ class Inbox:
         self._line.metrics.deliveries_received.labels(
             incoming.source.value, incoming.provider, str(is_new).lower()
         ).inc()
-        if is_new:
+        if is_new and self._line.engine.write_items is None:
             # A hint only: if the process dies here, the first sweep of the next one finds the row.
             self._line.engine.hint(Station.APPLY, delivery.id)
         return Receipt(delivery.id, is_new)
@@ -122,30 +123,33 @@ class Inbox:
         return await list_due_deliveries(tx, now=now, limit=limit)
 
     async def step(self, delivery_id: str) -> None:
-        """Apply one delivery; nothing when it is settled already."""
+        """Apply one delivery; nothing when it is settled already, by whoever."""
         async with self._line.database.reading() as tx:
             delivery = await find_delivery(tx, delivery_id)
         if delivery is None or delivery.settled_at is not None:
             return
+        with (
+            suppress(_SettledMeanwhile),
+            structlog.contextvars.bound_contextvars(delivery_id=delivery.id, attempt_id=delivery.attempt_id),
+        ):
+            try:
+                await self._understand_and_apply(delivery)
+            except (DatabaseUnavailable, _SettledMeanwhile):
+                raise
+            except Exception as exc:  # noqa: BLE001 - one delivery must not hold up its neighbours
+                await self._stumble(delivery, exc)
+
+    async def _understand_and_apply(self, delivery: Delivery) -> None:
         try:
             news = await self._understand(delivery)
         except ProviderBadResponse as exc:
             await self._quarantine(delivery, exc.message)
             return
-        except Exception as exc:  # noqa: BLE001 - one delivery must not hold up its neighbours
-            await self._stumble(delivery, exc)
+        except ProviderUnavailable as exc:
+            await self._postpone(delivery, exc.message, wait_s=30.0)
             return
         self._line.reach(CrashPoint.DELIVERY_PARSED)
-        with structlog.contextvars.bound_contextvars(delivery_id=delivery.id, attempt_id=delivery.attempt_id):
-            try:
-                await self._apply(delivery, news)
-            except _SettledMeanwhile:
-                return
-            except DatabaseUnavailable:
-                raise
-            except Exception as exc:  # noqa: BLE001 - the same
-                await self._stumble(delivery, exc)
-                return
+        await self._apply(delivery, news)
         self._line.reach(CrashPoint.DELIVERY_APPLIED)
 
     async def aclose(self) -> None:
@@ -157,7 +161,8 @@ class Inbox:
             return Silence(**json.loads(delivery.body))
         provider = self._providers.get(delivery.provider)
         if provider is None:
-            raise ProviderBadResponse(f"no provider {delivery.provider} is configured")
+            # Not bad news: this process was started without the provider, another may have it.
+            raise ProviderUnavailable(f"no provider {delivery.provider} is configured here")
         if len(delivery.body) < LARGE_BYTES:
             return provider.parse(delivery.body)
         return await asyncio.to_thread(provider.parse, delivery.body)
@@ -168,9 +173,12 @@ class Inbox:
         if delivery.tries + 1 >= MOST_TRIES:
             await self._quarantine(delivery, f"applying it failed {MOST_TRIES} times: {type(exc).__name__}")
             return
-        run_after = datetime.now(UTC) + timedelta(seconds=backoff_s(delivery.tries + 1, first_s=2.0))
+        await self._postpone(delivery, type(exc).__name__, wait_s=backoff_s(delivery.tries + 1, first_s=2.0))
+
+    async def _postpone(self, delivery: Delivery, detail: str, *, wait_s: float) -> None:
+        run_after = datetime.now(UTC) + timedelta(seconds=wait_s)
         async with self._line.database.transaction() as tx:
-            await postpone_delivery(tx, delivery.id, run_after=run_after, detail=type(exc).__name__)
+            await postpone_delivery(tx, delivery.id, run_after=run_after, detail=detail)
 
     async def _quarantine(self, delivery: Delivery, reason: str) -> None:
         log.warning("delivery.quarantined", delivery_id=delivery.id, reason=reason)

@@ -17,7 +17,10 @@ from structlog.typing import EventDict, WrappedLogger
 
 _SECRET_KEYS = re.compile(r"(token|secret|authorization|signature|password|api_key|cookie)", re.IGNORECASE)
 _SECRET_SHAPES = re.compile(
-    r"(whsec_[A-Za-z0-9+/=]{8,}|r8_[A-Za-z0-9]{8,}|(?<=[?&]token=)[^&\s\"']+|(?<=[?&]signature=)[^&\s\"']+"
+    r"(?i)"
+    r"(whsec_[A-Za-z0-9+/=]{8,}|r8_[A-Za-z0-9]{8,}"
+    r"|(?<=[?&]token=)[^&\s\"']+|(?<=[?&]sig=)[^&\s\"']+|(?<=signature=)[^&\s\"']+"
+    r"|(?<=security-token=)[^&\s\"']+|(?<=credential=)[^&\s\"']+"
     r"|(?<=Bearer )\S+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)|(?<=base64,)[A-Za-z0-9+/=]{64,})"
 )
 REDACTED = "[redacted]"
@@ -50,11 +53,23 @@ def configure_logs(log_format: Literal["console", "json"], level: str) -> None:
 def redact(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
     """Replace values that are secret by their key or by their shape."""
     for key, value in event.items():
-        if _SECRET_KEYS.search(key):
-            event[key] = REDACTED
-        elif isinstance(value, str):
-            event[key] = _SECRET_SHAPES.sub(REDACTED, value)
+        event[key] = REDACTED if _SECRET_KEYS.search(key) else _cleaned(value)
     return event
+
+
+def _cleaned(value: object) -> object:
+    match value:
+        case str():
+            return _SECRET_SHAPES.sub(REDACTED, value)
+        case dict():
+            return {
+                key: REDACTED if _SECRET_KEYS.search(str(key)) else _cleaned(inner)
+                for key, inner in value.items()
+            }
+        case list() | tuple():
+            return [_cleaned(inner) for inner in value]
+        case _:
+            return value
 
 
 def _adopt_standard_logging(

@@ -34,8 +34,7 @@ log = structlog.get_logger()
 ASK_LIMIT_S = 15.0
 """How long one question to a provider may take."""
 BATCH = 100
-DEAD_AFTER = timedelta(seconds=8)
-"""Silence after which a process is taken for dead; each says every two seconds that it is not."""
+ASKED_AT_ONCE = 8
 CLOCK_SLACK = timedelta(minutes=5)
 """How much earlier than our attempt a provider's clock may date its prediction."""
 
@@ -91,9 +90,7 @@ class Recovery:
         now = datetime.now(UTC)
         async with self._line.database.reading() as tx:
             silent = await attempt_rows.list_silent_attempts(tx, now=now, limit=BATCH)
-        for attempt in silent:
-            await self._look(attempt, now, dry_run=False)
-        await self.forget_orphans(silent_since=now - DEAD_AFTER)
+        await self._look_at_all(silent, now, dry_run=False)
         return len(silent) + await self._end_overdue(now)
 
     async def recover(
@@ -111,12 +108,13 @@ class Recovery:
                 tx, since=since, until=until, kind=kind, limit=limit
             )
         now = datetime.now(UTC)
+        settled = [attempt for attempt in attempts if not _is_being_created(attempt, now)]
         found = [
             _found(attempt, Finding.UNASKED, "it is being created")
-            if _is_being_created(attempt, now)
-            else await self._look(attempt, now, dry_run=dry_run)
             for attempt in attempts
+            if _is_being_created(attempt, now)
         ]
+        found += await self._look_at_all(settled, now, dry_run=dry_run)
         report = Report(dry_run, tuple(found))
         log.info("recovery.done", dry_run=dry_run, **report.counts())
         return report
@@ -143,6 +141,16 @@ class Recovery:
                 await self._post_lost(attempt, detail, worker_died=True)
                 forgotten += 1
         return forgotten
+
+    async def _look_at_all(self, attempts: Sequence[Attempt], now: datetime, *, dry_run: bool) -> list[Found]:
+        """Ask about several at once: one provider that hangs must not hold up the rest for minutes."""
+        turns = asyncio.Semaphore(ASKED_AT_ONCE)
+
+        async def look(attempt: Attempt) -> Found:
+            async with turns:
+                return await self._look(attempt, now, dry_run=dry_run)
+
+        return list(await asyncio.gather(*(look(attempt) for attempt in attempts)))
 
     async def _look(self, attempt: Attempt, now: datetime, *, dry_run: bool) -> Found:
         """Ask about one attempt and post what came of it."""
@@ -243,12 +251,22 @@ class Recovery:
                 if each.job_id == job.id and not AttemptStatus(each.status).is_terminal
             ]
             attempt = live[-1] if live else None
-            if attempt and (await self._look(attempt, now, dry_run=False)).finding is Finding.ENDED:
+            if attempt and await self._has_end(attempt, now):
                 continue
             reason = f" ({job.waiting_reason})" if job.waiting_reason else ""
             detail = f"the job's deadline passed while it was {job.state}{reason}"
             await self._inbox.receive_silence(Silence(detail, whole_job=True), job_id=job.id, attempt=attempt)
         return len(overdue)
+
+    async def _has_end(self, attempt: Attempt, now: datetime) -> bool:
+        """Whether the provider's own end of it is stored and about to be applied.
+
+        An end that was applied, or quarantined, and left the job alive will not end it later either.
+        """
+        if (await self._look(attempt, now, dry_run=False)).finding is not Finding.ENDED:
+            return False
+        async with self._line.database.reading() as tx:
+            return await has_unsettled(tx, attempt.id)
 
     async def _post_lost(self, attempt: Attempt, detail: str, *, worker_died: bool = False) -> None:
         silence = Silence(detail, worker_died=worker_died)

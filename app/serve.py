@@ -18,11 +18,13 @@ from functools import partial
 import structlog
 import uvicorn
 
+from app.backoff import backoff_s
 from app.crash_points import Reach, pass_by
 from app.engines.supervisor import CogSupervisor
 from app.errors import AppError, StartupError
 from app.main import Front, create_app
 from app.ownership import Ownership
+from app.provider.base import Provider
 from app.provider.cog import Cog
 from app.settings import Settings
 from app.web.patience import PatientHttp
@@ -34,6 +36,8 @@ log = structlog.get_logger()
 STOP_LIMIT_S = 30.0
 """How long steps that have begun get to end when the service stops."""
 KEEP_ALIVE_S = 20
+PREPARE_FIRST_S = 5.0
+"""How long the start waits for providers to be prepared; after that they go on beside the service."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +73,7 @@ async def running_service(
         url = f"http://{_name_of(listener)}"
         runtime.callbacks.listen_at(url)
         app = create_app(runtime)
+        await stack.enter_async_context(_preparing(runtime))
         await stack.enter_async_context(_serving(app, listener))
         if ownership is not None:
             ownership.publish(url)
@@ -99,7 +104,7 @@ async def running_worker(
     embedded = gpu_worker and not settings.cog_urls
     async with AsyncExitStack() as stack:
         runtime = await stack.enter_async_context(
-            open_runtime(settings, embedded_worker=embedded, stations=stations)
+            open_runtime(settings, embedded_worker=embedded, workers_elsewhere=True, stations=stations)
         )
         await runtime.worker.beat()
         if embedded:
@@ -144,6 +149,35 @@ class _Server(uvicorn.Server):
 
 
 @asynccontextmanager
+async def _preparing(runtime: Runtime) -> AsyncIterator[None]:
+    """Let the providers learn their webhook secrets, however long their APIs are away."""
+
+    async def prepare(provider: Provider) -> None:
+        failures = 0
+        while True:
+            try:
+                await provider.prepare()
+            except AppError as exc:
+                # Callbacks are answered 503 until then, and recovery polls.
+                failures += 1
+                log.warning("provider.unprepared", provider=provider.name, reason=exc.message)
+                await asyncio.sleep(backoff_s(failures))
+            else:
+                return
+
+    tasks = [asyncio.create_task(prepare(provider)) for provider in runtime.providers.values()]
+    # The first try comes before the first request, as long as it answers at once.
+    if tasks:
+        await asyncio.wait(tasks, timeout=PREPARE_FIRST_S)
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+@asynccontextmanager
 async def _serving(app: Front, listener: socket.socket) -> AsyncIterator[None]:
     server = _Server(
         uvicorn.Config(
@@ -166,7 +200,7 @@ async def _serving(app: Front, listener: socket.socket) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _supervised(runtime: Runtime) -> AsyncIterator[None]:
-    """Our own Cog server beside the service. Without it the service still serves and says what is missing."""
+    """Our own Cog server beside the service. Raises StartupError when it does not come up."""
     cog = runtime.providers["cog"]
     if not isinstance(cog, Cog):
         raise StartupError("the embedded worker needs the cog provider")

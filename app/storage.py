@@ -12,6 +12,7 @@ import asyncio
 import hashlib
 import os
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -44,9 +45,11 @@ class Storage:
 
     async def put(self, source: Path, key: str, *, size_bytes: int) -> None:
         """Store a file's bytes under a key that names them; nothing to do when they are there."""
-        if await self.exists(key):
-            return
         try:
+            if await self._size(key) == size_bytes:
+                # There by its name is not there on the disk: whoever wrote it may have died before the sync.
+                await self._prove(key, size_bytes)
+                return
             in_parts = self._root is None and size_bytes >= MULTIPART_BYTES
             await obstore.put_async(self._store, key, source, use_multipart=in_parts)
             await self._prove(key, size_bytes)
@@ -63,12 +66,9 @@ class Storage:
 
     async def exists(self, key: str) -> bool:
         try:
-            await obstore.head_async(self._store, key)
-        except FileNotFoundError:
-            return False
+            return await self._size(key) is not None
         except BaseError as exc:
             raise StorageUnavailable("the object store does not answer") from exc
-        return True
 
     async def read(self, key: str, *, start: int = 0, end: int | None = None) -> AsyncIterator[bytes]:
         """The bytes from `start` up to, not including, `end`. Raises NotFound before the first chunk."""
@@ -103,10 +103,18 @@ class Storage:
         key = f"health/{os.getpid()}"
         try:
             await obstore.put_async(self._store, key, b"ok", use_multipart=False)
-            await obstore.delete_async(self._store, key)
+            # Another check of this process may have removed it first.
+            with suppress(FileNotFoundError):
+                await obstore.delete_async(self._store, key)
         except (BaseError, OSError) as exc:
             return f"{type(exc).__name__}: the object store cannot be written"
         return None
+
+    async def _size(self, key: str) -> int | None:
+        try:
+            return (await obstore.head_async(self._store, key))["size"]
+        except FileNotFoundError:
+            return None
 
     async def _prove(self, key: str, size_bytes: int) -> None:
         """No row may point at an object that is not whole."""

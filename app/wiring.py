@@ -18,7 +18,7 @@ import structlog
 from app.audio import Audio, default_binary
 from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
-from app.errors import AppError, StartupError
+from app.errors import StartupError
 from app.finish import Bench, Finisher
 from app.inbox import Inbox
 from app.jobs import Jobs
@@ -199,11 +199,6 @@ async def make_routes(
             tolerance_s=settings.webhook_tolerance_s,
         )
         routes["replicate"] = Route(replicate)
-        try:
-            await replicate.prepare()
-        except AppError as exc:
-            # Webhooks are refused with 503 until the secret is known; recovery polls meanwhile.
-            log.warning("replicate.secret_unknown", reason=exc.message)
     if settings.cog_urls or embedded_by is not None or workers_elsewhere:
         urls = settings.cog_urls_by_kind
         cog = Cog(urls=urls)

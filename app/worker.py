@@ -33,6 +33,8 @@ BEAT_S = 2.0
 MOST_ADOPTED = 10_000
 LANDED_AFTER = timedelta(seconds=5)
 """By then what a killed process asked a provider for is there to be found, or never will be."""
+DEAD_AFTER = timedelta(seconds=8)
+"""Silence after which a process is taken for dead, by the database's clock."""
 FORGET_EVERY = timedelta(minutes=10)
 """How often idempotency keys past their time are dropped."""
 
@@ -62,6 +64,8 @@ class Worker:
         self._recovery = recovery
         self._stopping = asyncio.Event()
         self._forget_at = datetime.now(UTC)
+        self._heard_at: datetime | None = None
+        self._beating_since = self._forget_at
 
     def keep_to(self, stations: Collection[Station]) -> None:
         """Run only these stations; the others are another process's."""
@@ -89,14 +93,23 @@ class Worker:
 
     async def beat(self) -> datetime:
         """Tell the other processes that this one is alive; the moment of which that is true."""
-        now = datetime.now(UTC)
         async with self._line.database.transaction() as tx:
+            now = await tx.now()
             await beat(tx, self._process_id, now=now)
         return now
 
     async def _keep_beating(self) -> int:
-        await self.beat()
-        return 1
+        """Beat; and once this has gone well for a while, take over from those who do not.
+
+        Not sooner: after an outage of the database everybody has been silent, the living too.
+        """
+        now = await self.beat()
+        if self._heard_at is None or now - self._heard_at > 2 * timedelta(seconds=BEAT_S):
+            self._beating_since = now
+        self._heard_at = now
+        if now - self._beating_since < DEAD_AFTER:
+            return 0
+        return await self._recovery.forget_orphans(silent_since=now - DEAD_AFTER)
 
     async def _keep_working(self, steps: Mapping[Station, Step]) -> None:
         """The engine may fail; the stations must not stand still because of it."""

@@ -171,15 +171,33 @@ class PostgresIngress:
         import asyncpg
 
         columns = list(zip(*(_postgres_row(delivery) for delivery in deliveries), strict=True))
+        trouble = (
+            asyncpg.PostgresError,
+            asyncpg.InterfaceError,
+            asyncpg.InternalClientError,
+            OSError,
+            TimeoutError,
+        )
+        # The fault of a row, not of the database: its neighbours can still be stored without it. What the
+        # driver itself cannot send is a ValueError.
+        row_faults = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError)
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await self._connect()
             async with self._connection.transaction():
-                found = await self._connection.fetch(self._INSERT, *columns, timeout=10)
+                found = await self._connection.fetch(self._INSERT, *columns)
                 if found and self._write_items is not None:
                     await self._write_items(self._connection, [row["id"] for row in found])
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as exc:
+        except row_faults:
+            raise
+        except trouble as exc:
+            self._drop()
             raise DatabaseUnavailable(type(exc).__name__) from exc
+        except BaseException:
+            # Canceled within BEGIN, the driver would take the next group for a part of this one, and what it
+            # says is committed would not be.
+            self._drop()
+            raise
         new = {row["id"] for row in found}
         return [delivery.id in new for delivery in deliveries]
 
@@ -187,12 +205,20 @@ class PostgresIngress:
         if self._connection is not None:
             await self._connection.close()
 
+    def _drop(self) -> None:
+        """Whatever state it was left in, the next write has a connection of its own."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
     async def _connect(self) -> Any:
         import asyncpg
 
         return await asyncpg.connect(
             dsn_of(self._database.url),
             timeout=5,
+            # Also for BEGIN, COMMIT and ROLLBACK: a server that hangs must not hold whoever waits here.
+            command_timeout=10,
             server_settings={"application_name": "reprise-ingress", "synchronous_commit": "on"},
         )
 

@@ -182,6 +182,8 @@ async def wake_waiting(tx: Transaction, provider: str, *, now: datetime, limit: 
         .with_for_update(skip_locked=True)
     )
     ids = list((await tx.execute(statement)).scalars())
+    if not ids:
+        return ids
     await tx.execute(
         update(Job)
         .where(col(Job.id).in_(ids), col(Job.state) == JobState.QUEUED)

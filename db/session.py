@@ -16,10 +16,11 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, text
+from sqlalchemy import event, func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
@@ -78,6 +79,13 @@ class Transaction:
         for row in rows:
             inserted += (await self._connection.execute(statement, row)).rowcount
         return inserted
+
+    async def now(self) -> datetime:
+        """The time by the clock that all who share this database have in common."""
+        if self._connection.dialect.name == "sqlite":
+            return datetime.now(UTC)
+        found: datetime = (await self._connection.execute(select(func.now()))).scalar_one()
+        return found
 
     def after_commit(self, effect: Callable[[], None]) -> None:
         """Run `effect` once the commit is durable; never on a rollback. It must not block or raise."""
@@ -193,6 +201,7 @@ def _sqlite_engine(url: str, limits: PoolLimits, *, size: int, begin: str) -> As
         max_overflow=0,
         pool_timeout=limits.statement_timeout_s,
         connect_args={"timeout": limits.timeout_s, "isolation_level": None},
+        hide_parameters=True,  # bound values are prompts and secrets: not for tracebacks
     )
 
     @event.listens_for(engine.sync_engine, "connect")
@@ -226,6 +235,7 @@ def _server_engine(url: str, limits: PoolLimits) -> AsyncEngine:
         pool_recycle=limits.recycle_s,
         pool_timeout=limits.timeout_s,
         pool_pre_ping=True,
+        hide_parameters=True,
         connect_args={
             "timeout": limits.timeout_s,
             "server_settings": {

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Iterator
+import threading
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from http.client import HTTPConnection
 from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
 
 import asyncpg
 import psutil
@@ -26,6 +30,7 @@ from db.session import Database
 from tests.postgres import running_postgres
 
 TEMPLATE = "reprise_template"
+BUCKET = "assets"
 STATIONS = (Station.APPLY, Station.DISPATCH, Station.FINISH)
 
 
@@ -134,6 +139,16 @@ async def drain(runtime: Runtime, *, rounds: int = 200) -> int:
     raise AssertionError("the stations never came to rest")
 
 
+async def becomes(condition: Callable[[], object], *, within_s: float = 15.0) -> None:
+    """Wait for something that is about to be so, and fail where it never is."""
+    try:
+        async with asyncio.timeout(within_s):
+            while not condition():
+                await asyncio.sleep(0.005)
+    except TimeoutError:
+        pytest.fail("it never came about")
+
+
 @pytest.fixture
 def children() -> Iterator[Callable[[], list[psutil.Process]]]:
     """The processes begun under this test, and the promise that it leaves none behind."""
@@ -146,3 +161,89 @@ def children() -> Iterator[Callable[[], list[psutil.Process]]]:
     yield living
     _, alive = psutil.wait_procs(living(), timeout=5)
     assert not alive, f"left running: {[process.cmdline() for process in alive]}"
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request to the bucket, as it came in."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+    size_bytes: int
+
+
+class Bucket:
+    """A bucket that speaks S3: moto on a free loopback port, watched, and spoiled by `refuse` on the way."""
+
+    def __init__(self) -> None:
+        from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+        from werkzeug.serving import make_server
+
+        self._inner = DomainDispatcherApplication(create_backend_app)
+        self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
+        self._thread.start()
+        self.url = f"http://127.0.0.1:{self._server.port}"
+        self.asked: list[Asked] = []
+        self.refuse: Callable[[Asked], bool] | None = None
+        self.status = 500
+        # Its state is the process's: every test begins with an empty one.
+        self._call("POST", "/moto-api/reset")
+        self._call("PUT", f"/{BUCKET}")
+        self.asked.clear()
+
+    def uploads(self) -> list[Asked]:
+        """The requests that carried bytes of objects."""
+        return [each for each in self.asked if each.method == "PUT"]
+
+    def objects(self) -> list[str]:
+        """The keys that are in the bucket."""
+        listing = ElementTree.fromstring(self._call("GET", f"/{BUCKET}?list-type=2"))
+        return [str(each.text) for each in listing.iter() if each.tag.endswith("}Key")]
+
+    def close(self) -> None:
+        """Stop; may be called twice."""
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=10)
+
+    def _answer(self, environ: dict[str, Any], start: Callable[..., Any]) -> Iterable[bytes]:
+        asked = Asked(
+            environ["REQUEST_METHOD"],
+            environ["PATH_INFO"],
+            environ["QUERY_STRING"],
+            {
+                name.removeprefix("HTTP_").replace("_", "-").lower(): value
+                for name, value in environ.items()
+                if name.startswith("HTTP_")
+            },
+            int(environ.get("CONTENT_LENGTH") or 0),
+        )
+        self.asked.append(asked)
+        if self.refuse is None or not self.refuse(asked):
+            return self._inner(environ, start)  # type: ignore[no-any-return]
+        environ["wsgi.input"].read(asked.size_bytes)
+        start(f"{self.status} Refused", [("Content-Length", "0")])
+        return [b""]
+
+    def _call(self, method: str, path: str) -> bytes:
+        connection = HTTPConnection("127.0.0.1", self._server.port, timeout=10)
+        try:
+            connection.request(method, path)
+            return connection.getresponse().read()
+        finally:
+            connection.close()
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    """An empty bucket, and the environment that an operator would set for it."""
+    bucket = Bucket()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    yield bucket
+    bucket.close()

@@ -62,8 +62,8 @@ async def run(
     limits = limits or Limits()
     transport, watch = await _spawn(argv, stdout_bytes)
     pid = transport.get_pid()
-    _limit(pid, limits)
     try:
+        _limit(pid, limits)
         await asyncio.wait({watch.exited}, timeout=timeout_s)
         if not watch.exited.done():
             raise TimeoutError(f"the program ran longer than {timeout_s:g} s")
@@ -154,4 +154,7 @@ def _limit(pid: int, limits: Limits) -> None:
         os.setpriority(os.PRIO_PROCESS, pid, limits.niceness)
         for name, value in wanted.items():
             if value is not None:
-                resource.prlimit(pid, name, (value, value))
+                # A container may have set a harder limit: below it we may go, above it not.
+                _, hardest = resource.prlimit(pid, name)
+                lower = value if hardest == resource.RLIM_INFINITY else min(value, hardest)
+                resource.prlimit(pid, name, (lower, lower))

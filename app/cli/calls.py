@@ -105,7 +105,7 @@ async def follow(
     """Every event of a job, told to `note` as it comes, until the job has ended. Survives a cut stream."""
     events: list[Json] = []
     failures = 0
-    while not (events and events[-1]["type"] in ENDS):
+    while not any(event["type"] in ENDS for event in events):
         known = len(events)
         try:
             async for event in _stream(client, job_id, after_seq=events[-1]["seq"] if events else 0):

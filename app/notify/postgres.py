@@ -16,7 +16,7 @@ import structlog
 
 from app.backoff import backoff_s
 from app.notify import InProcessNotifier, Subscription
-from db.session import Transaction, dsn_of
+from db.session import DatabaseUnavailable, Transaction, dsn_of
 
 log = structlog.get_logger()
 
@@ -25,7 +25,14 @@ MOST_TOPICS = 100
 """Topics in one NOTIFY: its payload may have 8000 bytes."""
 PROBE_S = 2.0
 """How often the connection is tried: a dead server may never say so."""
-ASYNCPG_TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+ASYNCPG_TROUBLE = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # What the driver makes of a connection that died while it was being used.
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 
 
 class PostgresHints:
@@ -69,9 +76,12 @@ class PostgresHints:
     async def _notify(self, tx: Transaction, topics: list[str]) -> None:
         connection = (await tx.raw_connection()).driver_connection
         unique = sorted(set(topics))
-        for at in range(0, len(unique), MOST_TOPICS):
-            payload = json.dumps(unique[at : at + MOST_TOPICS])
-            await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
+        try:
+            for at in range(0, len(unique), MOST_TOPICS):
+                payload = json.dumps(unique[at : at + MOST_TOPICS])
+                await connection.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
+        except ASYNCPG_TROUBLE as exc:
+            raise DatabaseUnavailable(type(exc).__name__) from exc
 
     async def _listen(self, ready: asyncio.Event) -> None:
         failures = 0

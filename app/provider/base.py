@@ -91,6 +91,10 @@ class Provider(Protocol):
     signs_callbacks: bool
     """Whether `verify` proves who sent a callback; otherwise the token in its URL is the only proof."""
 
+    async def prepare(self) -> None:
+        """Learn what `verify` needs and was not given. Raises ProviderUnavailable: try again later."""
+        ...
+
     async def create(self, order: Order) -> Prediction:
         """Ask for one. Raises ProviderBusy, ProviderUnavailable (see `ambiguous`), ProviderRejected."""
         ...

@@ -77,6 +77,9 @@ class Cog:
         """
         self._servers[kind] = _Server(_base(url), takes_kind)
 
+    async def prepare(self) -> None:
+        """Nothing to learn: the token in the callback's URL is all the proof there is."""
+
     async def create(self, order: Order) -> Prediction:
         """PUT under our own id. ProviderBusy, ProviderUnavailable (never ambiguous), ProviderRejected."""
         if _ID.fullmatch(order.attempt_id) is None:

@@ -20,6 +20,8 @@ from db.states import JobState
 
 MOST_WAIT_S = 60.0
 KEEPALIVE_S = 15
+MOST_EVENTS = 1000
+"""Read at once; a longer history comes in several reads."""
 
 _PREFER_WAIT = re.compile(r"\bwait=(\d{1,3})\b")
 _KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -136,17 +138,22 @@ async def _stream(runtime: Runtime, job_id: str, after_seq: int) -> AsyncIterato
     with runtime.line.notifier.subscribe(job_topic(job_id)) as hints:
         while True:
             ended = (await runtime.jobs.get(job_id)).is_ended
-            for event in await runtime.jobs.list_events(job_id, after_seq=after_seq):
+            events = await runtime.jobs.list_events(job_id, after_seq=after_seq, limit=MOST_EVENTS)
+            for event in events:
                 after_seq = event.seq
                 yield ServerSentEvent(
                     EventOut.of(event).model_dump_json(), event=event.type, id=str(event.seq)
                 )
+            if len(events) == MOST_EVENTS:
+                continue
             if ended:
                 return
             await hints.wait(KEEPALIVE_S)
 
 
 class _BadHeader(RequestError):
+    """A header's value is not one that it may have."""
+
     code = "invalid_header"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from html import escape
 
 from fastapi import APIRouter
@@ -30,7 +31,8 @@ FAMILIES = (
 @router.get("/docs/errors")
 async def errors_page() -> HTMLResponse:
     """Every code, with what it means."""
-    return HTMLResponse(_PAGE)
+    # Made at the first request: by then every module that adds a class to the tree has been imported.
+    return HTMLResponse(_render())
 
 
 def _codes_of(family: type[AppError]) -> Iterator[tuple[str, str]]:
@@ -48,6 +50,7 @@ def _below(kind: type[AppError]) -> Iterator[type[AppError]]:
         yield from _below(child)
 
 
+@cache
 def _render() -> str:
     parts = ["<!doctype html><html lang=en><meta charset=utf-8><title>Reprise: errors</title>"]
     parts.append("<h1>Errors</h1><p>A problem's <code>type</code> ends in one of these codes.</p>")
@@ -62,6 +65,3 @@ def _render() -> str:
 
 def _entry(code: str, meaning: str) -> str:
     return f'<dt id="{escape(code)}"><code>{escape(code)}</code></dt><dd>{escape(meaning)}</dd>'
-
-
-_PAGE = _render()

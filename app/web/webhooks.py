@@ -25,6 +25,8 @@ from db.states import DeliverySource
 log = structlog.get_logger()
 
 PREFIX = "/v1/webhooks/"
+MOST_STRANGE_BYTES = 1_000_000
+"""The body that is read from somebody who does not have our token, before its signature is checked."""
 
 _KEPT_HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature", "content-type", "user-agent")
 _MOST_HEADER_BYTES = 1024
@@ -81,7 +83,8 @@ class WebhookDoor:
         ours = self._runtime.callbacks.is_ours(attempt_id, token)
         if not ours and not provider.signs_callbacks:
             raise Unauthenticated("the callback could not be verified")
-        body = await _read(receive, most_bytes)
+        # A stranger may be a provider with news of nothing of ours, but has no claim to our memory.
+        body = await _read(receive, most_bytes if ours else min(most_bytes, MOST_STRANGE_BYTES))
         proof = provider.verify(headers, body, now=datetime.now(UTC))
         return Incoming(
             DeliverySource.WEBHOOK,
@@ -95,6 +98,8 @@ class WebhookDoor:
 
 
 class _NotPosted(RequestError):
+    """The path is right, the method is not."""
+
     code = "method_not_allowed"
     status = 405
 

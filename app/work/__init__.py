@@ -62,14 +62,12 @@ class WorkEngine(Protocol):
 ItemsWriter = Callable[[Station, Any, Sequence[str]], Awaitable[None]]
 
 
-async def run_together(queues: Mapping[PgQueuer, int], **options: Any) -> None:
+async def run_together(queues: Sequence[tuple[PgQueuer, int]], **options: Any) -> None:
     """Run these queues, each with the most items it may hold, until one of them ends; then stop them all."""
-    runs = [
-        asyncio.create_task(queue.run(max_concurrent_tasks=most, **options)) for queue, most in queues.items()
-    ]
+    runs = [asyncio.create_task(queue.run(max_concurrent_tasks=most, **options)) for queue, most in queues]
     try:
         await asyncio.gather(*runs)
     finally:
-        for queue in queues:
+        for queue, _ in queues:
             queue.shutdown.set()
         await asyncio.gather(*runs, return_exceptions=True)

@@ -14,6 +14,7 @@ from functools import partial
 
 import structlog
 from pgqueuer import PgQueuer
+from pgqueuer.adapters.inmemory import InMemoryQueries
 from pgqueuer.models import Job as Item
 
 from app.work import ItemsWriter, Station, Step, run_together
@@ -67,7 +68,10 @@ class EmbeddedEngine:
         self._queues = queues
         try:
             await run_together(
-                {queue: max(2 * BATCH, 2 * steps[station].concurrency) for station, queue in queues.items()},
+                [
+                    (queue, max(2 * BATCH, 2 * steps[station].concurrency))
+                    for station, queue in queues.items()
+                ],
                 dequeue_timeout=timedelta(seconds=2),
                 batch_size=BATCH,
                 # Nobody reads the engine's statistics, and in memory they only grow.
@@ -103,10 +107,9 @@ class EmbeddedEngine:
             for station, row_id in batch:
                 by_station.setdefault(station, []).append(row_id.encode())
             for station, row_ids in by_station.items():
-                if (queue := self._queues.get(station)) is None:
+                queue = self._queues.get(station)
+                if queue is None or not isinstance(queue.queries, InMemoryQueries):
                     return
                 # The engine logs every item three times and never forgets; nobody reads that.
                 await queue.queries.clear_queue_log()
-                await queue.queries.enqueue(
-                    [station.value] * len(row_ids), list(row_ids), [0] * len(row_ids)
-                )
+                await queue.queries.enqueue([station.value] * len(row_ids), list(row_ids), [0] * len(row_ids))

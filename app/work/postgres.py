@@ -1,7 +1,8 @@
 """The engine of many processes: PgQueuer on PostgreSQL, in tables of its own beside ours.
 
 An item is written in the transaction of the row it is about, in one batch a transaction, because NOTIFY
-holds a lock through the commit. The engine reconnects for as long as it runs; what it does not hear
+holds a lock through the commit. Each station has a queue of its own, so that none stands behind another's
+long steps. The engine reconnects for as long as it runs; what it does not hear
 meanwhile is found by the sweep. The rules that PgQueuer needs are in `docs/decisions/0003`.
 """
 
@@ -18,23 +19,34 @@ import asyncpg
 import structlog
 from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
-from pgqueuer.errors import PgqException
+from pgqueuer.errors import PgqException, RetryRequested
 from pgqueuer.executors import DatabaseRetryEntrypointExecutor
 from pgqueuer.models import Job as Item
 from pgqueuer.queries import Queries
 
 from app.backoff import backoff_s
-from app.work import Station, Step
-from db.session import Transaction, dsn_of
+from app.work import Station, Step, run_together
+from db.session import DatabaseUnavailable, Transaction, dsn_of
 
 log = structlog.get_logger()
 
 HEARTBEAT_S = 5.0
 """An item whose worker has not been heard of for this long is given to another."""
+BATCH = 16
+"""Items taken from a queue at once."""
+FORGET_EVERY_S = 600.0
+"""How often the engine's log of ended items is dropped."""
 DEQUEUE_S = 2.0
 """The longest an idle worker goes without looking, should a notification be lost."""
 
-ASYNCPG_TROUBLE = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+ASYNCPG_TROUBLE = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    # What the driver makes of a connection that died while it was being used.
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
 ENGINE_TROUBLE = (*ASYNCPG_TROUBLE, PgqException)
 """PgQueuer says by an exception of its own that its listener is gone."""
 
@@ -45,7 +57,7 @@ class PostgresEngine:
     def __init__(self, url: str) -> None:
         self._dsn = dsn_of(url)
         self._stopping = asyncio.Event()
-        self._queue: PgQueuer | None = None
+        self._queues: list[PgQueuer] = []
         self._hinted: set[tuple[Station, str]] = set()
         self._hinting: asyncio.Task[None] | None = None
         self._pool: asyncpg.Pool | None = None
@@ -70,7 +82,7 @@ class PostgresEngine:
         failures = 0
         while not self._stopping.is_set():
             try:
-                async with _pool(self._dsn, sum(step.concurrency for step in steps.values())) as pool:
+                async with _pool(self._dsn, steps) as pool:
                     self._pool = pool
                     failures = 0
                     await self._work(pool, steps)
@@ -86,33 +98,52 @@ class PostgresEngine:
 
     def stop(self) -> None:
         self._stopping.set()
-        if self._queue is not None:
-            self._queue.shutdown.set()
+        for queue in self._queues:
+            queue.shutdown.set()
 
     async def _work(self, pool: asyncpg.Pool, steps: Mapping[Station, Step]) -> None:
-        self._queue = queue = PgQueuer.from_asyncpg_pool(pool)
+        queues: list[tuple[PgQueuer, int]] = []
         for station, step in steps.items():
+            queue = PgQueuer.from_asyncpg_pool(pool)
             # Kept on failure: the defaults would delete a failed item and never try it again.
             queue.entrypoint(
                 station.value,
                 concurrency_limit=0,
                 on_failure="hold",
                 executor_factory=partial(DatabaseRetryEntrypointExecutor, max_attempts=3),
-            )(partial(_run_item, asyncio.Semaphore(step.concurrency), step))
+            )(partial(self._run_item, asyncio.Semaphore(step.concurrency), step))
+            queues.append((queue, max(2 * BATCH, 2 * step.concurrency)))
+        self._queues = [queue for queue, _ in queues]
         if self._stopping.is_set():
             return
-        most = max(32, 2 * sum(step.concurrency for step in steps.values()))
-        await queue.run(
-            dequeue_timeout=timedelta(seconds=DEQUEUE_S),
-            batch_size=min(16, most // 2),
-            max_concurrent_tasks=most,
-            heartbeat_timeout=timedelta(seconds=HEARTBEAT_S),
-            shutdown_on_listener_failure=True,
-        )
+        forgetting = asyncio.create_task(_forget_log(pool, [station.value for station in steps]))
+        try:
+            await run_together(
+                queues,
+                dequeue_timeout=timedelta(seconds=DEQUEUE_S),
+                batch_size=BATCH,
+                heartbeat_timeout=timedelta(seconds=HEARTBEAT_S),
+                shutdown_on_listener_failure=True,
+                # Nobody reads the engine's statistics, and they only grow.
+                log_aggregation_interval=timedelta(0),
+            )
+        finally:
+            forgetting.cancel()
+            await asyncio.gather(forgetting, return_exceptions=True)
+
+    async def _run_item(self, turn: asyncio.Semaphore, step: Step, item: Item) -> None:
+        async with turn:
+            if self._stopping.is_set():
+                # Taken from the queue, but not begun: it is another's, at once.
+                raise RetryRequested(timedelta(0))
+            await step.run((item.payload or b"").decode())
 
     async def _write(self, tx: Transaction, items: list[tuple[Station, str]]) -> None:
         connection = (await tx.raw_connection()).driver_connection
-        await _enqueue(Queries(AsyncpgDriver(connection)), items)
+        try:
+            await _enqueue(Queries(AsyncpgDriver(connection)), items)
+        except ASYNCPG_TROUBLE as exc:
+            raise DatabaseUnavailable(type(exc).__name__) from exc
 
     async def _write_hints(self, pool: asyncpg.Pool) -> None:
         while self._hinted:
@@ -124,9 +155,13 @@ class PostgresEngine:
                 log.warning("engine.hints_lost", reason=type(exc).__name__)
 
 
-async def _run_item(turn: asyncio.Semaphore, step: Step, item: Item) -> None:
-    async with turn:
-        await step.run((item.payload or b"").decode())
+async def _forget_log(pool: asyncpg.Pool, entrypoints: list[str]) -> None:
+    """The engine logs every item three times and never forgets; nobody reads that."""
+    queries = Queries(AsyncpgPoolDriver(pool))
+    while True:
+        with suppress(*ASYNCPG_TROUBLE):
+            await queries.clear_queue_log(entrypoints)
+        await asyncio.sleep(FORGET_EVERY_S)
 
 
 async def _enqueue(queries: Queries, items: Sequence[tuple[Station, str]], *, once: bool = False) -> None:
@@ -142,10 +177,11 @@ async def _enqueue(queries: Queries, items: Sequence[tuple[Station, str]], *, on
 
 
 @asynccontextmanager
-async def _pool(dsn: str, concurrency: int) -> AsyncIterator[asyncpg.Pool]:
-    pool = await asyncpg.create_pool(
-        dsn, min_size=2, max_size=max(4, min(20, concurrency)), timeout=5, command_timeout=30
-    )
+async def _pool(dsn: str, steps: Mapping[Station, Step]) -> AsyncIterator[asyncpg.Pool]:
+    # Each queue listens on a connection of its own, and two more are for what they all ask.
+    least = len(steps) + 2
+    most = max(least, min(20, sum(step.concurrency for step in steps.values())))
+    pool = await asyncpg.create_pool(dsn, min_size=2, max_size=most, timeout=5, command_timeout=30)
     try:
         yield pool
     finally:

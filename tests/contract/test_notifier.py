@@ -1,19 +1,60 @@
-"""What every notifier promises: hints reach who came before them, are merged, and nobody is left behind."""
+"""What every notifier promises: hints reach who came before them, are merged, and nobody is left behind.
+
+The one of a single process over SQLite, and the one of many over a real PostgreSQL.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
+from sqlalchemy import text
 
 from app.notify import InProcessNotifier, Notifier
+from app.notify.postgres import CHANNEL, MOST_TOPICS, PostgresHints
+from db.session import Database, DatabaseUnavailable
+from tests.conftest import becomes
+
+pytestmark = pytest.mark.real
+
+only_postgres = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
-@pytest.fixture(params=[InProcessNotifier])
-def notifier(request: pytest.FixtureRequest) -> Notifier:
-    make: Callable[[], Notifier] = request.param
-    return make()
+@asynccontextmanager
+async def listening(database: Database) -> AsyncIterator[PostgresHints]:
+    """The notifier of one process; several on one database are several processes."""
+    hints = PostgresHints(database.url)
+    await hints.start()
+    try:
+        yield hints
+    finally:
+        await hints.aclose()
+
+
+@pytest.fixture
+async def notifier(database: Database) -> AsyncIterator[Notifier]:
+    if database.is_sqlite:
+        yield InProcessNotifier()
+        return
+    async with listening(database) as hints:
+        yield hints
+
+
+async def announce(database: Database, notifier: Notifier, *topics: str) -> None:
+    async with database.transaction() as tx:
+        await tx.execute(text("SELECT 1"))
+        notifier.announce(tx, *topics)
+
+
+async def listeners(database: Database) -> list[int]:
+    """The server's processes that listen for hints, seen from outside."""
+    async with database.reading() as tx:
+        query = (
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = ''"
+        )
+        return list((await tx.execute(text(query))).scalars())
 
 
 async def test_a_subscriber_hears_its_topic_and_no_other(notifier: Notifier) -> None:
@@ -98,3 +139,155 @@ async def test_a_subscriber_may_leave_while_the_hint_goes_round(notifier: Notifi
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert sum(isinstance(result, asyncio.CancelledError) for result in results) == 2
     assert notifier.count_subscriptions() == 0
+
+
+# ── announcing within a transaction ─────────────────────────────────────────────────────────────────────
+
+
+async def test_what_is_announced_is_heard_after_the_commit_and_not_before(
+    database: Database, notifier: Notifier
+) -> None:
+    with notifier.subscribe("t") as subscription, notifier.subscribe("other") as other:
+        async with database.transaction() as tx:
+            await tx.execute(text("SELECT 1"))
+            notifier.announce(tx, "t")
+            assert await subscription.wait(0.05) is False
+        assert await subscription.wait(5) is True
+        assert await other.wait(0) is False
+
+
+async def test_what_is_announced_and_rolled_back_is_never_heard(
+    database: Database, notifier: Notifier
+) -> None:
+    with notifier.subscribe("never") as never, notifier.subscribe("after") as after:
+        with pytest.raises(RuntimeError):  # noqa: PT012 - the whole block is the call
+            async with database.transaction() as tx:
+                await tx.execute(text("SELECT 1"))
+                notifier.announce(tx, "never")
+                raise RuntimeError
+        await announce(database, notifier, "after")
+        assert await after.wait(5) is True
+        assert await never.wait(0) is False
+
+
+async def test_topics_announced_twice_in_one_transaction_make_one_hint(
+    database: Database, notifier: Notifier
+) -> None:
+    with notifier.subscribe("t") as subscription:
+        async with database.transaction() as tx:
+            await tx.execute(text("SELECT 1"))
+            for _ in range(5):
+                notifier.announce(tx, "t", "t")
+        assert await subscription.wait(5) is True
+        assert await subscription.wait(0) is False
+
+
+async def test_a_thousand_topics_of_one_transaction_are_all_heard(
+    database: Database, notifier: Notifier
+) -> None:
+    """More than one NOTIFY can carry, which is 8000 bytes."""
+    topics = [f"job:{'x' * 60}{number:04}" for number in range(1000)]
+    assert len("".join(topics[:MOST_TOPICS])) > 6000
+
+    async def hear(topic: str) -> bool:
+        with notifier.subscribe(topic) as subscription:
+            return await subscription.wait(10)
+
+    waiters = [asyncio.create_task(hear(topic)) for topic in topics]
+    await becomes(lambda: notifier.count_subscriptions() == 1000)
+    await announce(database, notifier, *topics)
+    assert all(await asyncio.gather(*waiters))
+
+
+async def test_publishing_with_nobody_there_is_harmless(database: Database, notifier: Notifier) -> None:
+    notifier.publish("nobody")
+    await announce(database, notifier, "nobody")
+    assert notifier.count_subscriptions() == 0
+
+
+# ── PostgreSQL alone: many processes, and a server that goes away ───────────────────────────────────────
+
+
+@only_postgres
+async def test_postgres_every_process_hears_what_any_announces(database: Database) -> None:
+    async with listening(database) as one, listening(database) as two:
+        for speaker in (one, two):
+            with one.subscribe("t") as here, two.subscribe("t") as there:
+                await announce(database, speaker, "t")
+                assert await here.wait(5) is True
+                assert await there.wait(5) is True
+
+
+@only_postgres
+async def test_postgres_publishing_is_for_this_process_alone(database: Database) -> None:
+    async with listening(database) as one, listening(database) as two:
+        with one.subscribe("t") as here, two.subscribe("t") as there, two.subscribe("end") as end:
+            one.publish("t")
+            assert await here.wait(0) is True
+            await announce(database, one, "end")
+            assert await end.wait(5) is True
+            assert await there.wait(0) is False
+
+
+@only_postgres
+async def test_postgres_a_lost_connection_is_replaced_and_everybody_looks_once(database: Database) -> None:
+    async with listening(database) as hints:
+        for _ in range(2):
+            (pid,) = await listeners(database)
+            with hints.subscribe("a") as a, hints.subscribe("b") as b:
+                async with database.transaction() as tx:
+                    await tx.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+                assert await a.wait(10) is True, "somebody may have missed something"
+                assert await b.wait(10) is True
+                await announce(database, hints, "a")
+                assert await a.wait(10) is True
+                assert await b.wait(0) is False
+
+
+@only_postgres
+async def test_postgres_a_start_without_a_server_is_no_failure(database: Database) -> None:
+    hints = PostgresHints("postgresql+asyncpg://postgres@127.0.0.1:1/none")
+    starting = asyncio.create_task(hints.start())
+    with hints.subscribe("t") as subscription:
+        hints.publish("t")
+        assert await subscription.wait(1) is True
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await hints.aclose()
+
+
+@only_postgres
+async def test_postgres_a_connection_that_dies_before_the_hint_is_told_as_such(database: Database) -> None:
+    async with listening(database) as hints:
+        with pytest.raises(DatabaseUnavailable):  # noqa: PT012 - the whole block is the call
+            async with database.transaction() as tx:
+                pid = (await tx.execute(text("SELECT pg_backend_pid()"))).scalar_one()
+                hints.announce(tx, "t")
+                async with database.transaction() as killer:
+                    await killer.execute(text("SELECT pg_terminate_backend(:pid, 5000)"), {"pid": pid})
+        with hints.subscribe("t") as subscription:
+            await announce(database, hints, "t")
+            assert await subscription.wait(5) is True
+
+
+@only_postgres
+async def test_postgres_what_others_say_on_the_channel_does_not_deafen_it(database: Database) -> None:
+    async with listening(database) as hints:
+        with hints.subscribe("t") as subscription:
+            for noise in ("", "no json", "3", "null", '{"a": 1}', "[1, null, [2]]"):
+                async with database.transaction() as tx:
+                    await tx.execute(text("SELECT pg_notify(:c, :p)"), {"c": CHANNEL, "p": noise})
+            await announce(database, hints, "t")
+            assert await subscription.wait(5) is True
+        assert len(await listeners(database)) == 1
+
+
+@only_postgres
+async def test_postgres_closing_leaves_no_connection(database: Database) -> None:
+    async with listening(database), listening(database):
+        assert len(await listeners(database)) == 2
+    assert await listeners(database) == []
+
+
+async def test_postgres_closing_before_the_start_is_harmless() -> None:
+    await PostgresHints("postgresql+asyncpg://postgres@127.0.0.1:1/none").aclose()

@@ -259,7 +259,7 @@ async def test_stop_interrupts_a_restart(tmp_path: Path) -> None:
         assert first is not None
         os.kill(first, signal.SIGKILL)
         async with asyncio.timeout(20):
-            while supervisor.pid in {first, None} or len(processes_of(supervisor)) < 2:  # noqa: ASYNC110
+            while supervisor.pid in {first, None} or len(processes_of(supervisor)) < 2:
                 await asyncio.sleep(0.01)
         restarting = processes_of(supervisor)
         stopped_at = time.monotonic()

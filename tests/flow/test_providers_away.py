@@ -78,12 +78,10 @@ async def test_fault_56_a_provider_that_refuses_us_makes_way_for_the_next(
 @pytest.mark.parametrize(
     ("refusal", "status", "words"),
     [
-        (no_credit, 402, "insufficient credit"),
-        (lambda: problem(401, "Unauthenticated", "You did not pass a valid token"), 401, "Unauthenticated"),
         (lambda: invalid("prompt", "prompt is too long"), 422, "prompt: prompt is too long"),
         (lambda: problem(404, "Not found", "no such model"), 404, "no such model"),
     ],
-    ids=["402", "401", "422", "404"],
+    ids=["422", "404"],
 )
 async def test_a_refusal_without_another_provider_is_a_typed_failure_that_says_why(
     line: Stage, refusal: object, status: int, words: str
@@ -99,12 +97,34 @@ async def test_a_refusal_without_another_provider_is_a_typed_failure_that_says_w
     assert len(line.fake.predictions) == 0
 
 
+@pytest.mark.parametrize(
+    ("refusal", "words"),
+    [
+        (no_credit, "insufficient credit"),
+        (lambda: problem(401, "Unauthenticated", "You did not pass a valid token"), "Unauthenticated"),
+    ],
+    ids=["402", "401"],
+)
+async def test_credit_and_credentials_are_the_operators_to_mend_and_the_job_waits(
+    line: Stage, refusal: object, words: str
+) -> None:
+    line.fake.script("create", refusal())  # type: ignore[operator]
+    job_id = await line.ask()
+    await line.drain()
+    job = await line.read(job_id)
+    assert (job["state"], job["attempts"]) == ("queued", [])
+    assert words in job["waiting_reason"]
+    await line.hurry()
+    await line.drain()
+    assert (await line.read(job_id))["state"] == "running", "mended, it goes on"
+
+
 async def test_a_caller_that_names_a_provider_is_kept_to_it(stage_on_sqlite: OpenStage) -> None:
     async with stage_on_sqlite(routes=("replicate", "cog")) as line:
         line.fake.script("create", no_credit())
         job_id = await line.ask(provider="replicate")
         await line.drain()
-        assert (await line.read(job_id))["error"]["code"] == "provider_rejected"
+        assert (await line.read(job_id))["state"] == "queued", "it waits there, it does not go elsewhere"
         other = await line.ask(provider="cog")
         await line.drain()
         assert [each["provider"] for each in (await line.read(other))["attempts"]] == ["cog"]

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
 from db.attempts import note_attempt
+from db.processes import beat
 from db.tables import Attempt, Delivery, Job, Output
 from tests.fakes.provider import Drop, bad_gateway
 from tests.flow.conftest import TONE, OpenStage, Stage, tone
@@ -395,3 +397,27 @@ async def test_a_silent_worker_that_cannot_be_asked_is_given_up_at_its_limit(sta
         await line.drain()
         assert await statuses(line, job_id) == ["lost", "starting"]
         assert line.cog.canceled == [line.cog.asked[0]]
+
+
+async def test_a_process_that_looks_for_the_silent_never_takes_itself_for_dead(stage_on: OpenStage) -> None:
+    async with stage_on(routes=("cog",)) as line:
+        job_id = await line.ask()
+        await line.drain()
+        runtime = line.runtime
+        long_ago = datetime.now(UTC) - timedelta(minutes=1)
+        async with runtime.line.database.transaction() as tx:
+            await beat(tx, runtime.process_id, now=long_ago)
+            for attempt in await line.attempts():
+                await note_attempt(tx, attempt.id, owner=runtime.process_id)
+        await runtime.recovery.check()
+        await line.drain()
+        assert await statuses(line, job_id) == ["starting"]
+
+
+async def test_a_job_that_is_overdue_in_the_queue_is_not_paid_for(line: Stage) -> None:
+    job_id = await line.ask()
+    await line.age(4000)
+    await line.drain()
+    job = await line.read(job_id)
+    assert (job["state"], job["error"]["code"]) == ("failed", "deadline_exceeded")
+    assert len(line.fake.predictions) == 0

@@ -26,6 +26,8 @@ def test_a_value_with_a_secret_key_is_replaced(key: str) -> None:
         "GET /v1/webhooks/cog/att_1?token=0123456789abcdef HTTP/1.1",
         "/v1/assets/x/content?expires=1&signature=deadbeef",
         "Bearer abc.def.ghi",
+        "https://bucket.test/a.wav?X-Amz-Expires=1&X-Amz-Signature=deadbeef",
+        "https://store.test/a.wav?se=1&sig=deadbeef",
         "postgresql+asyncpg://user:hunter2@db/x",
         "data:audio/wav;base64," + "A" * 100,
     ],
@@ -35,6 +37,11 @@ def test_a_secret_inside_a_text_is_replaced(text: str) -> None:
     assert REDACTED in cleaned
     for secret in ("whsec_C2", "r8_abc", "0123456789abcdef", "deadbeef", "abc.def", "hunter2", "AAAA"):
         assert secret not in cleaned
+
+
+def test_a_secret_inside_a_list_or_a_table_is_replaced() -> None:
+    cleaned = redact(None, "info", {"seen": ["Bearer canary.x", {"token": "canary", "n": 1}]})["seen"]
+    assert cleaned == [f"Bearer {REDACTED}", {"token": REDACTED, "n": 1}]
 
 
 def test_a_library_that_logs_passes_the_same_redaction(capsys: pytest.CaptureFixture[str]) -> None:
