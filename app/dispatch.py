@@ -150,7 +150,7 @@ class Dispatcher:
         slots, owner = self._routes[name].slots, self._routes[name].owner
         if slots is None or await attempt_rows.count_live_attempts(tx, name, owner=owner) < slots:
             return False
-        ahead = await job_rows.count_waiting_for(tx, name)
+        ahead = await job_rows.count_waiting_before(tx, name, job)
         await job_rows.postpone_job(
             tx,
             job.id,

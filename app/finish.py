@@ -27,18 +27,15 @@ from app.errors import (
     StorageUnavailable,
     TransientError,
 )
-from app.inbox import LARGE_BYTES
 from app.kinds import get_kind
 from app.line import Line
 from app.outbound import Outbound, decode_data_uri
-from app.provider.base import Prediction, Provider
+from app.provider.base import Provider, understand
 from app.storage import Storage, content_key, measure
-from app.work import Station
 from app.workspace import Workspace
 from db import attempts as attempt_rows
 from db import jobs as job_rows
 from db.assets import insert_asset, insert_output
-from db.events import append_event
 from db.ids import make_id
 from db.inbox import find_delivery
 from db.session import DatabaseUnavailable, Transaction
@@ -157,13 +154,8 @@ class Finisher:
             )
         if winner is None or delivery is None:
             raise ProviderBadResponse("the delivery that brought the output is gone")
-        prediction = await self._parse(winner.provider, delivery.body)
+        prediction = await understand(self._providers[winner.provider], delivery.body)
         return winner, get_kind(job.kind).find_outputs(prediction.output)
-
-    async def _parse(self, provider: str, body: bytes) -> Prediction:
-        if len(body) < LARGE_BYTES:
-            return self._providers[provider].parse(body)
-        return await asyncio.to_thread(self._providers[provider].parse, body)
 
     async def _make_asset(
         self, job: Job, attempt: Attempt, place: str, stem: Path, timings: dict[str, float]
@@ -253,19 +245,7 @@ class Finisher:
             attempts = await attempt_rows.list_attempts(tx, job.id)
             spent = len(attempts) >= self._line.settings.max_attempts
             if not spent and now < job.deadline_at:
-                moved = await job_rows.move_job(
-                    tx,
-                    job.id,
-                    JobState.QUEUED,
-                    lease=lease,
-                    values={"run_after": now, "stage": None, "waiting_reason": error.message},
-                )
-                if moved:
-                    await append_event(
-                        tx, job.id, "job.requeued", at=now, status="queued", reason=error.message
-                    )
-                    self._line.engine.enqueue(tx, Station.DISPATCH, job.id)
-                    self._line.hint_job(tx, job.id)
+                await self._line.requeue_job(tx, job.id, reason=error.message, now=now, lease=lease)
                 return
         await self._fail(job, lease, error.code, error.message)
 

@@ -8,7 +8,6 @@ has one effect; what is not understood is quarantined, never lost and never a cr
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
@@ -31,7 +30,7 @@ from app.lifecycle import (
 )
 from app.line import Line
 from app.moves import Moves
-from app.provider.base import Provider
+from app.provider.base import Provider, understand
 from app.work import Station
 from db import attempts as attempt_rows
 from db import jobs as job_rows
@@ -47,8 +46,6 @@ log = structlog.get_logger()
 
 MOST_TRIES = 5
 """How often applying a delivery may fail for no reason that we know, before it is quarantined."""
-LARGE_BYTES = 256 * 1024
-"""Bodies from here on are parsed in a thread: they would hold the event loop for milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,9 +160,7 @@ class Inbox:
         if provider is None:
             # Not bad news: this process was started without the provider, another may have it.
             raise ProviderUnavailable(f"no provider {delivery.provider} is configured here")
-        if len(delivery.body) < LARGE_BYTES:
-            return provider.parse(delivery.body)
-        return await asyncio.to_thread(provider.parse, delivery.body)
+        return await understand(provider, delivery.body)
 
     async def _stumble(self, delivery: Delivery, exc: Exception) -> None:
         """A fault of ours met this delivery: it waits longer each time, in the end for a person."""

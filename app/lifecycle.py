@@ -172,13 +172,13 @@ def choose_provider(
     """Which provider the next attempt goes to; None when none that is configured may take it.
 
     `route` is the order of preference for the kind; `past` are the earlier attempts, oldest first. A
-    provider named by the caller is kept to. Otherwise a provider that has failed the job makes way for
-    the next one on the route, and the last one keeps it.
+    provider named by the caller is kept to. Otherwise a provider whose attempt has ended, however, makes
+    way for the next one on the route, and the last one keeps the job.
     """
     if wanted != "auto":
         return wanted if wanted in route else None
-    failed = {provider for provider, status in past if status.is_terminal}
-    fresh = [provider for provider in route if provider not in failed]
+    had = {provider for provider, status in past if status.is_terminal}
+    fresh = [provider for provider in route if provider not in had]
     if fresh:
         return fresh[0]
     return route[-1] if route else None

@@ -7,13 +7,14 @@ once how a change of a job is made known.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from typing import Any
 
 from app.crash_points import Reach, pass_by
 from app.metrics import Metrics
 from app.notify import ALL_JOBS, Notifier, job_topic
 from app.settings import Settings
-from app.work import WorkEngine
+from app.work import Station, WorkEngine
 from db.events import append_event
 from db.jobs import move_job
 from db.session import Database, Transaction
@@ -60,3 +61,31 @@ class Line:
             tx.after_commit(lambda: self.metrics.jobs_ended.labels(job.kind, state.value).inc())
             self.hint_job(tx, job.id)
         return ended
+
+    async def requeue_job(
+        self,
+        tx: Transaction,
+        job_id: str,
+        *,
+        reason: str,
+        now: datetime,
+        wait_s: float = 0.0,
+        lease: str | None = None,
+    ) -> bool:
+        """Put a live job back for another attempt, and say why in an event; False when it is past that."""
+        moved = await move_job(
+            tx,
+            job_id,
+            JobState.QUEUED,
+            lease=lease,
+            values={
+                "run_after": now + timedelta(seconds=wait_s),
+                "stage": None,
+                "waiting_reason": reason[:500],
+            },
+        )
+        if moved:
+            await append_event(tx, job_id, "job.requeued", at=now, status="queued", reason=reason[:500])
+            self.engine.enqueue(tx, Station.DISPATCH, job_id)
+            self.hint_job(tx, job_id)
+        return moved

@@ -44,7 +44,9 @@ class Metrics:
             "reprise_step_seconds", "Time of one step", ["step"], buckets=_SECONDS, registry=self.registry
         )
         self.waiters = Gauge("reprise_waiters", "Subscriptions to hints", registry=self.registry)
-        self.jobs_live = Gauge("reprise_jobs", "Jobs by state", ["state"], registry=self.registry)
+        self.jobs = Gauge(
+            "reprise_jobs", "Jobs by state, ended ones included", ["state"], registry=self.registry
+        )
         self.deliveries_unsettled = Gauge(
             "reprise_deliveries_unsettled", "Deliveries not settled", registry=self.registry
         )

@@ -8,7 +8,7 @@ next job that waits for its provider, in the same transaction.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from app.errors import AppError
@@ -72,7 +72,10 @@ class Moves:
             case Finish():
                 return await self._to_finisher(tx, job, attempt, now)
             case TryAgain():
-                return await self._to_queue(tx, decision, job, attempt, now)
+                reason = f"attempt {attempt.number} ended: {decision.reason}"
+                return await self._line.requeue_job(
+                    tx, job.id, reason=reason, now=now, wait_s=decision.wait_s
+                )
             case Fail():
                 return await self._line.end_job(
                     tx, job, JobState.FAILED, now=now, code=decision.code, message=decision.message
@@ -87,26 +90,6 @@ class Moves:
                 tx, job.id, "job.finishing", at=now, status="finishing", attempt=attempt.number
             )
             self._line.engine.enqueue(tx, Station.FINISH, job.id)
-            self._line.hint_job(tx, job.id)
-        return moved
-
-    async def _to_queue(
-        self, tx: Transaction, decision: TryAgain, job: Job, attempt: Attempt, now: datetime
-    ) -> bool:
-        reason = decision.reason[:500]
-        moved = await job_rows.move_job(
-            tx,
-            job.id,
-            JobState.QUEUED,
-            values={
-                "run_after": now + timedelta(seconds=decision.wait_s),
-                "stage": None,
-                "waiting_reason": f"attempt {attempt.number} ended: {reason}"[:500],
-            },
-        )
-        if moved:
-            await append_event(tx, job.id, "job.requeued", at=now, status="queued", reason=reason)
-            self._line.engine.enqueue(tx, Station.DISPATCH, job.id)
             self._line.hint_job(tx, job.id)
         return moved
 

@@ -90,6 +90,6 @@ def find_owner(settings: Settings) -> Owner | None:
 
 
 def lock_path(settings: Settings) -> Path:
-    """Beside the SQLite file; a server database needs no owner, its lock is only where we listen."""
+    """Beside the SQLite file. A server database has no owner; of it nothing is ever written here."""
     database = make_url(settings.database_url).database if settings.is_sqlite else None
     return Path(f"{database}.lock") if database else settings.var_dir / "service.lock"

@@ -161,12 +161,15 @@ async def postpone_job(
     return postponed.rowcount == 1
 
 
-async def count_waiting_for(tx: Transaction, provider: str) -> int:
-    """How many jobs wait for a free slot at a provider."""
+async def count_waiting_before(tx: Transaction, provider: str, job: Job) -> int:
+    """How many jobs that wait for a free slot at this provider come before this one."""
+    earlier = (col(Job.priority) > job.priority) | (
+        (col(Job.priority) == job.priority) & (col(Job.id) < job.id)
+    )
     statement = (
         select(func.count())
         .select_from(Job)
-        .where(col(Job.state) == JobState.QUEUED, col(Job.waiting_for) == provider)
+        .where(col(Job.state) == JobState.QUEUED, col(Job.waiting_for) == provider, earlier)
     )
     return int((await tx.execute(statement)).scalar_one())
 

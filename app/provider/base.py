@@ -7,6 +7,7 @@ status means for a job is decided in `app.lifecycle`, never here.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -142,3 +143,14 @@ class Health:
 
     state: str
     detail: str = ""
+
+
+LARGE_BYTES = 256 * 1024
+"""Bodies from here on are parsed in a thread: they would hold the event loop for milliseconds."""
+
+
+async def understand(provider: Provider, body: bytes) -> Prediction:
+    """Parse a body of any size without holding the event loop. Raises ProviderBadResponse."""
+    if len(body) < LARGE_BYTES:
+        return provider.parse(body)
+    return await asyncio.to_thread(provider.parse, body)

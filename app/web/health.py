@@ -59,7 +59,7 @@ async def metrics(runtime: Part) -> Response:
     except DatabaseUnavailable:
         counts = {}
     for state in JobState:
-        figures.jobs_live.labels(state.value).set(counts.get(state, 0))
+        figures.jobs.labels(state.value).set(counts.get(state, 0))
     for figure, value in runtime.line.database.pool_figures().items():
         figures.pool_connections.labels(figure).set(value)
     figures.waiters.set(runtime.line.notifier.count_subscriptions())

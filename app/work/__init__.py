@@ -63,7 +63,7 @@ ItemsWriter = Callable[[Station, Any, Sequence[str]], Awaitable[None]]
 
 
 async def run_together(queues: Sequence[tuple[PgQueuer, int]], **options: Any) -> None:
-    """Run these queues, each with the most items it may hold, until one of them ends; then stop them all."""
+    """Run these queues, each with the most items it may hold, until all have ended or one has failed."""
     runs = [asyncio.create_task(queue.run(max_concurrent_tasks=most, **options)) for queue, most in queues]
     try:
         await asyncio.gather(*runs)
