@@ -61,6 +61,8 @@ class Route:
     slots: int | None = None
     owner: str | None = None
     """The process that the provider is a child of, and dies with."""
+    is_asked: bool = True
+    """False where only another process can ask it: its news is understood here, nothing is sent to it."""
 
 
 class Dispatcher:
@@ -71,6 +73,7 @@ class Dispatcher:
     ) -> None:
         self._line = line
         self._routes = routes
+        self._asked = [name for name, route in routes.items() if route.is_asked]
         self._callbacks = callbacks
         self._inbox = inbox
         self._moves = Moves(line=line, providers={name: route.provider for name, route in routes.items()})
@@ -103,7 +106,7 @@ class Dispatcher:
             return None
         past = await attempt_rows.list_attempts(tx, job.id)
         tried = [(attempt.provider, AttemptStatus(attempt.status)) for attempt in past]
-        name = choose_provider(job.provider, list(self._routes), tried)
+        name = choose_provider(job.provider, self._asked, tried)
         if name is None:
             # Where others share the database, one of them may have the provider: the job stays due.
             if self._line.settings.is_sqlite:
@@ -224,8 +227,8 @@ class Dispatcher:
         log.info("attempt.created", provider=attempt.provider, prediction_id=prediction.id)
         if prediction.output is not None or prediction.error is not None:
             await self._inbox.receive_news(DeliverySource.POLL, attempt, prediction.raw)
-        current = await self._find_attempt(attempt.id)
-        if not alive and current is not None and current.status in _GIVEN_UP:
+        current = None if alive else await self._find_attempt(attempt.id)
+        if current is not None and current.status in _GIVEN_UP:
             # Frozen past our time, or canceled before the provider had answered: stop paying for this one.
             await self._stop_paying(attempt, prediction)
 
@@ -247,7 +250,7 @@ class Dispatcher:
             await self._look_soon(attempt)
         elif isinstance(error, TransientError):
             await self._withdraw(job, attempt, error)
-        elif _is_ours_to_mend(error) and not (job.provider == "auto" and len(self._routes) > 1):
+        elif _is_ours_to_mend(error) and not (job.provider == "auto" and len(self._asked) > 1):
             # Credit or credentials: the job is as good as it was, and waits for its operator.
             wait = TransientError(error.message, retry_after_s=OPERATOR_WAIT_S)
             await self._withdraw(job, attempt, wait)

@@ -12,7 +12,7 @@ from typing import Any
 
 from app.crash_points import Reach, pass_by
 from app.metrics import Metrics
-from app.notify import ALL_JOBS, Notifier, job_topic
+from app.notify import Notifier, job_topic
 from app.settings import Settings
 from app.work import Station, WorkEngine
 from db.events import append_event
@@ -35,7 +35,7 @@ class Line:
 
     def hint_job(self, tx: Transaction, job_id: str) -> None:
         """Say, once the transaction is committed, that this job has changed."""
-        self.notifier.announce(tx, job_topic(job_id), ALL_JOBS)
+        self.notifier.announce(tx, job_topic(job_id))
 
     async def end_job(
         self, tx: Transaction, job: Job, state: JobState, *, lease: str | None = None, **facts: Any

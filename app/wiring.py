@@ -205,7 +205,12 @@ async def make_routes(
         if "*" in urls:
             # One server for all kinds is a worker of ours: any other image makes one thing, told no kind.
             cog.point("*", urls["*"], takes_kind=True)
-        routes["cog"] = Route(cog, slots=settings.gpu_worker_slots, owner=embedded_by)
+        routes["cog"] = Route(
+            cog,
+            slots=settings.gpu_worker_slots,
+            owner=embedded_by,
+            is_asked=bool(urls) or embedded_by is not None,
+        )
     return routes
 
 

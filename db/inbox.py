@@ -15,9 +15,9 @@ from db.tables import Delivery
 _WITHOUT_BODY = [column for column in Delivery.__table__.columns if column.name != "body"]  # type: ignore[attr-defined]
 
 
-async def find_delivery(tx: Transaction, delivery_id: str, *, lock: bool = False) -> Delivery | None:
+async def find_delivery(tx: Transaction, delivery_id: str) -> Delivery | None:
     statement = select(Delivery.__table__).where(col(Delivery.id) == delivery_id)  # type: ignore[attr-defined]
-    row = (await tx.execute(statement.with_for_update() if lock else statement)).mappings().first()
+    row = (await tx.execute(statement)).mappings().first()
     return Delivery(**row) if row else None
 
 

@@ -39,7 +39,7 @@ class Subscription:
 
 
 class Notifier(Protocol):
-    """The port: topics are `job:ID`, `jobs` for any change of any job, and `recovery`."""
+    """The port: topics are `job:ID` and `recovery`."""
 
     def announce(self, tx: Transaction, *topics: str) -> None:
         """Publish these once the transaction has committed; never on a rollback."""
@@ -90,7 +90,6 @@ class InProcessNotifier:
         return sum(len(listeners) for listeners in self._subscriptions.values())
 
 
-ALL_JOBS = "jobs"
 RECOVERY = "recovery"
 """Somebody should be asked about at once, not at the next scheduled look."""
 

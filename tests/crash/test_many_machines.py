@@ -124,6 +124,20 @@ async def test_a_web_without_stations_and_two_workers_share_the_work(cluster: Cl
         assert len(job["attempts"]) == 1  # type: ignore[arg-type]
 
 
+async def test_a_worker_without_engines_leaves_predictions_to_those_that_have_some(cluster: Cluster) -> None:
+    await cluster.web()
+    await asyncio.gather(cluster.start("worker"), cluster.worker())
+    ids = [await cluster.submit(seed, 0.5) for seed in range(6)]
+    jobs = await asyncio.gather(*(cluster.ended(job_id) for job_id in ids))
+    for job in jobs:
+        await cluster.assert_ended_once(job)
+        events = (await cluster.client.get(f"/v1/jobs/{job['id']}/events")).json()["items"]
+        waits = [event["data"]["reason"] for event in events if event["type"] == "job.waiting"]
+        # A server that is just ending a prediction may say that its slot is taken. What may not be is a
+        # worker that asked although it knows of no server.
+        assert not any("no Cog server" in reason for reason in waits), waits
+
+
 async def test_a_waiter_at_the_web_wakes_for_the_end_at_a_worker(cluster: Cluster) -> None:
     await cluster.web()
     await cluster.worker()
