@@ -39,9 +39,10 @@ from app.work.embedded import EmbeddedEngine
 from app.worker import StationRoom, Worker
 from app.workspace import Workspace
 from db import schema
+from db.engines import PoolLimits
 from db.ids import make_id
 from db.keys import claim_secret
-from db.session import Database, PoolLimits
+from db.session import Database
 
 log = structlog.get_logger()
 

@@ -17,33 +17,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
-from sqlalchemy import event, func, select, text
+from sqlalchemy import func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql import Executable
 from sqlmodel import SQLModel
 
+from db.engines import PoolLimits, server_engine, sqlite_engine
+
 
 class DatabaseUnavailable(Exception):
     """The database did not answer, is read-only, locked past its limit, full, or has no free connection."""
-
-
-@dataclass(frozen=True, slots=True)
-class PoolLimits:
-    """The pool and statement limits; every figure comes from the settings of the same name."""
-
-    size: int = 10
-    max_overflow: int = 10
-    recycle_s: int = 1800
-    timeout_s: float = 5.0
-    statement_timeout_s: float = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,10 +113,10 @@ class Database:
         """Whoever writes takes its turn here: SQLite has one writer, a server sorts them out by itself."""
         limits = limits or PoolLimits()
         if self.is_sqlite:
-            self._writer = _sqlite_engine(url, limits, size=1, begin="BEGIN IMMEDIATE")
-            self._reader = _sqlite_engine(url, limits, size=limits.size, begin="BEGIN")
+            self._writer = sqlite_engine(url, limits, size=1, begin="BEGIN IMMEDIATE")
+            self._reader = sqlite_engine(url, limits, size=limits.size, begin="BEGIN")
         else:
-            self._writer = self._reader = _server_engine(url, limits)
+            self._writer = self._reader = server_engine(url, limits)
 
     @property
     def engine(self) -> AsyncEngine:
@@ -189,62 +179,6 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
         # The driver's text may hold values of ours; its first line names the cause and is enough.
         cause = str(getattr(exc, "orig", None) or exc).splitlines()[0][:200]
         raise DatabaseUnavailable(cause) from exc
-
-
-def _sqlite_engine(url: str, limits: PoolLimits, *, size: int, begin: str) -> AsyncEngine:
-    path = make_url(url).database
-    if path and path != ":memory:":
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-    engine = create_async_engine(
-        url,
-        pool_size=size,
-        max_overflow=0,
-        pool_timeout=limits.statement_timeout_s,
-        connect_args={"timeout": limits.timeout_s, "isolation_level": None},
-        hide_parameters=True,  # bound values are prompts and secrets: not for tracebacks
-    )
-
-    @event.listens_for(engine.sync_engine, "connect")
-    def _tune(connection: Any, _record: Any) -> None:
-        cursor = connection.cursor()
-        for pragma in (
-            "journal_mode=WAL",
-            "synchronous=FULL",
-            "foreign_keys=ON",
-            "cache_size=-20000",
-            "wal_autocheckpoint=8000",
-        ):
-            cursor.execute(f"PRAGMA {pragma}")
-        cursor.close()
-
-    # The driver's own transaction control opens a deferred transaction, which can fail with BUSY when
-    # it turns into a write; a writer takes its lock at the start instead and waits its turn there.
-    @event.listens_for(engine.sync_engine, "begin")
-    def _begin(connection: Any) -> None:
-        connection.exec_driver_sql(begin)
-
-    return engine
-
-
-def _server_engine(url: str, limits: PoolLimits) -> AsyncEngine:
-    timeout_ms = str(int(limits.statement_timeout_s * 1000))
-    return create_async_engine(
-        url,
-        pool_size=limits.size,
-        max_overflow=limits.max_overflow,
-        pool_recycle=limits.recycle_s,
-        pool_timeout=limits.timeout_s,
-        pool_pre_ping=True,
-        hide_parameters=True,
-        connect_args={
-            "timeout": limits.timeout_s,
-            "server_settings": {
-                "application_name": "reprise",
-                "statement_timeout": timeout_ms,
-                "lock_timeout": timeout_ms,
-            },
-        },
-    )
 
 
 def _elapsed_ms(started: float) -> float:

@@ -11,9 +11,10 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from db.engines import PoolLimits
 from db.group_commit import GroupCommit, GroupCommitFull
 from db.ingress import NewDelivery, open_ingress
-from db.session import Database, DatabaseUnavailable, PoolLimits
+from db.session import Database, DatabaseUnavailable
 from db.tables import Delivery, Secret
 from tests.conftest import PostgresServer
 

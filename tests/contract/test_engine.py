@@ -16,7 +16,8 @@ from sqlalchemy import text
 from app.work import Station, Step, WorkEngine
 from app.work.embedded import MOST_WAITING, EmbeddedEngine
 from app.work.postgres import PostgresEngine
-from db.session import Database, DatabaseUnavailable, PoolLimits
+from db.engines import PoolLimits
+from db.session import Database, DatabaseUnavailable
 from tests.conftest import becomes
 
 pytestmark = pytest.mark.real

@@ -20,9 +20,10 @@ from sqlalchemy.engine import make_url
 
 from app.work import Station
 from app.work.postgres import PostgresEngine
+from db.engines import PoolLimits
 from db.group_commit import GroupCommit
 from db.ingress import Ingress, NewDelivery, open_ingress
-from db.session import Database, DatabaseUnavailable, PoolLimits, dsn_of
+from db.session import Database, DatabaseUnavailable, dsn_of
 from db.tables import Delivery, Secret
 
 pytestmark = pytest.mark.real

@@ -1,0 +1,47 @@
+"""A delivery as it goes into the table: the columns, in the order in which every ingress writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, fields
+from datetime import datetime
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class NewDelivery:
+    """A delivery to be stored; the fields are columns of `db.tables.Delivery`."""
+
+    id: str
+    source: str
+    provider: str
+    attempt_id: str
+    job_id: str | None
+    message_id: str | None
+    dedupe_key: bytes
+    headers: dict[str, str]
+    body: bytes
+    received_at: datetime
+
+
+class Ingress(Protocol):
+    """Stores groups of deliveries."""
+
+    async def write(self, deliveries: Sequence[NewDelivery]) -> list[bool]:
+        """Store them in one commit; for each, whether it was new. Raises DatabaseUnavailable."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+ItemsWriter = Callable[[Any, list[str]], Awaitable[None]]
+"""Writes a work item for each of these deliveries, on a driver connection, in the transaction it is in."""
+
+
+COLUMNS = [field.name for field in fields(NewDelivery)]
+NAMES = ", ".join([*COLUMNS, "run_after", "tries"])
+
+
+def values(delivery: NewDelivery) -> tuple[Any, ...]:
+    """The values of `COLUMNS`."""
+    return tuple(getattr(delivery, name) for name in COLUMNS)
