@@ -200,18 +200,15 @@ class Finisher:
         return path, clip
 
     async def _store(self, path: Path, clip: Clip) -> Asset:
-        """Put the file and its outline into the store, before any row points at them."""
+        """Put the file into the store, before any row points at it."""
         sha256, size_bytes = await asyncio.to_thread(measure, path)
         key = content_key(sha256, f".{family(clip.container)}")
-        peaks_key = content_key(sha256, ".peaks.json")
         await self._bench.storage.put(path, key, size_bytes=size_bytes)
-        if not await self._bench.storage.exists(peaks_key):
-            await self._bench.storage.put_bytes(await self._bench.audio.peaks(path), peaks_key)
         return Asset(
             id=make_id("ast"),
             sha256=sha256,
             storage_key=key,
-            peaks_key=peaks_key,
+            peaks_key=content_key(sha256, ".peaks.json"),
             media_type=clip.media_type,
             size_bytes=size_bytes,
             duration_s=round(clip.duration_s, 6),

@@ -26,6 +26,7 @@ from app.line import Line
 from app.metrics import Metrics
 from app.notify import InProcessNotifier, Notifier
 from app.outbound import Outbound
+from app.outlines import Outlines
 from app.provider.base import Provider
 from app.provider.cog import Cog
 from app.provider.replicate import Replicate
@@ -59,6 +60,7 @@ class Runtime:
     callbacks: Callbacks
     links: Links
     bench: Bench
+    outlines: Outlines
     jobs: Jobs
     inbox: Inbox
     dispatcher: Dispatcher
@@ -144,6 +146,7 @@ def _join(
         callbacks=callbacks,
         links=links,
         bench=bench,
+        outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         jobs=Jobs(line=line, providers=list(providers)),
         inbox=inbox,
         dispatcher=dispatcher,

@@ -11,7 +11,8 @@ from db.tables import Asset, Output
 
 async def insert_asset(tx: Transaction, asset: Asset) -> Asset:
     """Store an asset, or return the one that holds the same bytes already."""
-    await tx.insert_new(Asset, asset.model_dump())
+    if await tx.insert_new(Asset, asset.model_dump()):
+        return asset
     statement = select(Asset.__table__).where(col(Asset.sha256) == asset.sha256)  # type: ignore[attr-defined]
     return Asset(**(await tx.execute(statement)).mappings().one())
 

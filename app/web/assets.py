@@ -95,14 +95,16 @@ async def get_content(
     )
 
 
-@router.get("/{asset_id}/peaks", response_class=StreamingResponse)
+@router.get(
+    "/{asset_id}/peaks",
+    response_class=Response,
+    responses={200: {"content": {"application/json": {}}, "description": "The outline"}},
+)
 async def get_peaks(asset_id: AssetId, runtime: Part) -> Response:
-    """The outline for a player: audiowaveform's JSON, version 2."""
+    """The outline for a player: audiowaveform's JSON, version 2. Drawn when it is first asked for."""
     asset = await _get(runtime, asset_id)
-    if not await runtime.bench.storage.exists(asset.peaks_key):
-        raise NotFound("the asset's outline is gone from the store")
-    return StreamingResponse(
-        runtime.bench.storage.read(asset.peaks_key),
+    return Response(
+        await runtime.outlines.get(asset),
         media_type="application/json",
         headers={"ETag": f'"{asset.sha256[:32]}-peaks"', "Cache-Control": "private, max-age=86400"},
     )

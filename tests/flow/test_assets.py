@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -149,6 +150,23 @@ async def test_what_is_gone_from_the_store_is_a_problem_and_not_an_error(
         reply = await line.client.get(address)
         assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
     assert (await line.client.get("/v1/assets/ast_nobody")).status_code == 404
+
+
+async def test_an_outline_is_drawn_once_for_all_who_ask_and_then_kept(
+    shelf: tuple[Stage, str, bytes],
+) -> None:
+    line, _, _ = shelf
+    asset = (await line.rows(Asset))[0]
+    storage = line.runtime.bench.storage
+    assert not await storage.exists(asset.peaks_key), "nobody has asked for it yet"
+    replies = await asyncio.gather(*(line.client.get(f"/v1/assets/{asset.id}/peaks") for _ in range(20)))
+    assert {reply.status_code for reply in replies} == {200}
+    assert len({reply.content for reply in replies}) == 1
+    assert await storage.exists(asset.peaks_key)
+    # What is kept is what is served from now on: the sound itself is not read again.
+    Path(storage.place_of(asset.storage_key)).unlink()
+    assert (await line.client.get(f"/v1/assets/{asset.id}/peaks")).content == replies[0].content
+    assert not list(line.runtime.bench.workspace.root.glob("*/asset"))
 
 
 async def test_the_same_bytes_are_stored_once_for_many_jobs(line: Stage) -> None:
