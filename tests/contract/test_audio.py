@@ -149,6 +149,7 @@ async def test_quiet_inside_a_clip_stays(audio: Audio, tmp_path: Path) -> None:
 
 
 async def test_a_cover_picture_and_a_huge_tag_are_dropped(audio: Audio, tmp_path: Path) -> None:
+    """Faults 41, 42."""
     cover = tmp_path / "cover.png"
     noise = "nullsrc=s=400x400:d=1:r=1,geq=random(1)*255:128:128"
     make(cover, "-frames:v", "1", lavfi=noise)
@@ -173,6 +174,7 @@ async def test_a_cover_picture_and_a_huge_tag_are_dropped(audio: Audio, tmp_path
 
 
 async def test_of_two_audio_streams_the_first_is_taken(audio: Audio, tmp_path: Path) -> None:
+    """Fault 41."""
     source = tmp_path / "source.m4a"
     make(source, "-f", "lavfi", "-i", "sine=880:d=9", "-map", "0:a", "-map", "1:a")
     assert (await audio.trim(source, tmp_path / "target")).duration_s == pytest.approx(1.54, abs=0.06)
@@ -193,6 +195,7 @@ async def test_a_length_that_the_header_does_not_know_is_found(
 @pytest.mark.parametrize("trim_silence", [True, False])
 @pytest.mark.parametrize("suffix", ["wav", "flac", "mp3", "ogg", "m4a"])
 async def test_all_silence_is_refused(audio: Audio, tmp_path: Path, suffix: str, trim_silence: bool) -> None:
+    """Fault 41."""
     source = make(tmp_path / f"source.{suffix}", "-t", "2", lavfi="anullsrc=r=44100:cl=mono")
     with pytest.raises(AudioRejected, match="is silent"):
         await audio.trim(source, tmp_path / "target", trim_silence=trim_silence)
@@ -226,6 +229,7 @@ async def test_a_video_without_sound_is_refused(audio: Audio, tmp_path: Path) ->
 async def test_what_is_not_audio_is_refused_by_its_content(
     audio: Audio, tmp_path: Path, content: bytes, looks: str
 ) -> None:
+    """Fault 37."""
     for name in ("source.mp3", "source.wav"):
         source = tmp_path / name
         source.write_bytes(content)
@@ -235,7 +239,7 @@ async def test_what_is_not_audio_is_refused_by_its_content(
 
 
 async def test_no_demuxer_but_the_sniffed_one_is_used(tmp_path: Path) -> None:
-    """The second lock: were the sniff fooled, ffmpeg itself would refuse playlists and scripts."""
+    """Fault 37: The second lock: were the sniff fooled, ffmpeg itself would refuse playlists and scripts."""
     make(tmp_path / "canary.wav")
     playlist = tmp_path / "playlist.mp3"
     playlist.write_text(f"#EXTM3U\n#EXTINF:3,\nfile://{tmp_path}/canary.wav\n#EXT-X-ENDLIST\n")
@@ -249,6 +253,7 @@ async def test_no_demuxer_but_the_sniffed_one_is_used(tmp_path: Path) -> None:
 
 
 async def test_a_truncated_clip_gives_what_is_there_or_an_error(audio: Audio, tmp_path: Path) -> None:
+    """Fault 41."""
     for suffix in ("wav", "flac", "mp3", "ogg", "m4a"):
         whole = make(tmp_path / f"whole.{suffix}", lavfi="sine=440:d=3").read_bytes()
         source = tmp_path / f"source.{suffix}"
@@ -267,6 +272,7 @@ async def test_a_truncated_clip_gives_what_is_there_or_an_error(audio: Audio, tm
 
 
 async def test_zero_samples_are_refused(audio: Audio, tmp_path: Path) -> None:
+    """Fault 41."""
     source = tmp_path / "source.wav"
     soundfile.write(source, np.zeros((0, 1)), 44100)
     with pytest.raises(AudioRejected, match="no samples"):
@@ -274,6 +280,7 @@ async def test_zero_samples_are_refused(audio: Audio, tmp_path: Path) -> None:
 
 
 async def test_samples_that_are_not_numbers_are_refused(audio: Audio, tmp_path: Path) -> None:
+    """Fault 41."""
     source = tmp_path / "source.wav"
     samples = np.sin(np.arange(44100) / 10)
     samples[20_000] = np.nan
@@ -289,6 +296,7 @@ async def test_samples_that_are_not_numbers_are_refused(audio: Audio, tmp_path: 
 async def test_absurd_shapes_are_refused_before_decoding(
     tmp_path: Path, shape: tuple[int, int], rate: int, words: str
 ) -> None:
+    """Fault 39."""
     source = tmp_path / "source.wav"
     soundfile.write(source, np.ones(shape) / 2, rate)
     never = fake_ffmpeg(tmp_path / "ffmpeg", f"touch {tmp_path}/ran")
@@ -298,12 +306,14 @@ async def test_absurd_shapes_are_refused_before_decoding(
 
 
 async def test_a_day_of_silence_in_a_small_file_is_refused_before_decoding(tmp_path: Path) -> None:
+    """Fault 39."""
     source = make(tmp_path / "source.flac", "-t", "7200", lavfi="anullsrc=r=8000:cl=mono")
     with pytest.raises(AudioRejected, match="7200 s"):
         await Audio(binary="/nonexistent", timeout_s=5).trim(source, tmp_path / "target")
 
 
 async def test_a_header_that_lies_about_the_length_is_found_out(tmp_path: Path) -> None:
+    """Fault 39."""
     source = make(tmp_path / "source.mp3", "-write_xing", "0", "-b:a", "320k", lavfi="sine=440:d=1")
     rest = make(tmp_path / "rest.mp3", "-write_xing", "0", "-b:a", "32k", lavfi="sine=440:d=9").read_bytes()
     source.write_bytes(source.read_bytes() + rest)
@@ -319,6 +329,7 @@ async def test_a_clip_of_exactly_the_longest_length_is_let_in(tmp_path: Path) ->
 
 
 async def test_a_file_or_result_over_the_size_limit_is_refused(tmp_path: Path) -> None:
+    """Fault 39."""
     source = make(tmp_path / "source.mp3", "-b:a", "32k", lavfi="sine=440:d=5")
     small = source.stat().st_size
     with pytest.raises(AudioRejected, match="file is larger"):
@@ -337,6 +348,7 @@ async def test_a_threshold_is_a_number_of_decibels_and_nothing_else(audio: Audio
 
 
 async def test_a_hang_ends_at_the_limit_with_its_whole_group(tmp_path: Path) -> None:
+    """Fault 40."""
     source = make(tmp_path / "source.wav")
     binary = fake_ffmpeg(
         tmp_path / "ffmpeg", f"sleep 60 & echo $! > {tmp_path}/child; echo x > {tmp_path}/target; wait"
@@ -353,6 +365,7 @@ async def test_a_hang_ends_at_the_limit_with_its_whole_group(tmp_path: Path) -> 
 
 
 async def test_cancelling_kills_and_leaves_nothing(tmp_path: Path) -> None:
+    """Fault 40."""
     source = make(tmp_path / "source.wav")
     binary = fake_ffmpeg(
         tmp_path / "ffmpeg", f"echo x > {tmp_path}/target; sleep 60 & echo $! > {tmp_path}/child; wait"
@@ -368,6 +381,7 @@ async def test_cancelling_kills_and_leaves_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("setpriv") is None, reason="needs util-linux's setpriv")
 async def test_a_program_dies_with_a_parent_that_was_killed(tmp_path: Path) -> None:
+    """Fault 40."""
     tool = fake_ffmpeg(tmp_path / "tool", f"echo $$ > {tmp_path}/child; exec sleep 60")
     code = f"import asyncio, app.audio.processes as s; asyncio.run(s.run([{tool!r}], timeout_s=60))"
     parent = await asyncio.create_subprocess_exec(sys.executable, "-c", code)
@@ -378,6 +392,7 @@ async def test_a_program_dies_with_a_parent_that_was_killed(tmp_path: Path) -> N
 
 
 async def test_a_child_that_outlives_its_parent_is_killed(tmp_path: Path) -> None:
+    """Fault 40."""
     script = f"sleep 60 >/dev/null 2>&1 & echo $! > {tmp_path}/child"
     ended = await run([fake_ffmpeg(tmp_path / "tool", script)], timeout_s=5)
     assert ended.exit_code == 0
@@ -385,6 +400,7 @@ async def test_a_child_that_outlives_its_parent_is_killed(tmp_path: Path) -> Non
 
 
 async def test_an_escaped_child_that_holds_the_pipes_does_not_hold_us(tmp_path: Path) -> None:
+    """Fault 40."""
     tool = fake_ffmpeg(tmp_path / "tool", f"setsid sleep 60 & echo $! > {tmp_path}/child; sleep 0.2")
     started = time.monotonic()
     assert (await run([tool], timeout_s=5, limits=Limits(reap_s=0.1))).exit_code == 0
@@ -393,6 +409,7 @@ async def test_an_escaped_child_that_holds_the_pipes_does_not_hold_us(tmp_path: 
 
 
 async def test_a_flood_of_words_is_drained_and_cut(tmp_path: Path) -> None:
+    """Fault 40."""
     script = (
         "head -c 3000000 /dev/zero | tr '\\0' a; head -c 3000000 /dev/zero | tr '\\0' b >&2; echo end >&2"
     )
@@ -403,6 +420,7 @@ async def test_a_flood_of_words_is_drained_and_cut(tmp_path: Path) -> None:
 
 
 async def test_limits_and_niceness_reach_the_program(tmp_path: Path) -> None:
+    """Fault 40."""
     script = "sleep 0.2; ulimit -v; ulimit -t; ulimit -f; ulimit -c; nice"
     limits = Limits(address_space_bytes=1 << 30, file_bytes=1 << 20, cpu_s=6.5, niceness=7)
     tool = fake_ffmpeg(tmp_path / "tool", script)
@@ -427,6 +445,7 @@ async def test_a_missing_ffmpeg_is_named(tmp_path: Path) -> None:
 
 
 async def test_a_crash_is_an_error_and_not_a_result(tmp_path: Path) -> None:
+    """Fault 40."""
     source = make(tmp_path / "source.wav")
     binary = fake_ffmpeg(tmp_path / "ffmpeg", f"cp {source} {tmp_path}/target; kill -SEGV $$")
     with pytest.raises(AudioRejected, match="ended with -11"):
@@ -464,6 +483,7 @@ names = st.text(
 def test_a_path_is_always_a_file_and_never_an_option(
     source: Path, target: Path, container: str, codec: str
 ) -> None:
+    """Fault 38."""
     recipe = Recipe(container, codec, "-60dB", 600, 1000)
     fixed = Recipe(container, codec, "-60dB", 600, 1000)
     for build in (trim_argv, keep_argv):

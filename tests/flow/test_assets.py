@@ -60,6 +60,7 @@ async def test_a_head_tells_the_same_without_the_bytes(shelf: tuple[Stage, str, 
 async def test_a_range_is_sent_as_asked(
     shelf: tuple[Stage, str, bytes], wanted: str, start: int, end: int | None
 ) -> None:
+    """Fault 25."""
     line, url, content = shelf
     reply = await line.client.get(url, headers={"range": wanted})
     assert (reply.status_code, reply.content) == (206, content[start:end])
@@ -70,6 +71,7 @@ async def test_a_range_is_sent_as_asked(
 
 @pytest.mark.parametrize("wanted", ["bytes={size}-", "bytes=99999999999-", "bytes=-0"])
 async def test_a_range_past_the_end_is_416(shelf: tuple[Stage, str, bytes], wanted: str) -> None:
+    """Fault 25."""
     line, url, content = shelf
     reply = await line.client.get(url, headers={"range": wanted.format(size=len(content))})
     assert reply.status_code == 416
@@ -93,6 +95,7 @@ async def test_a_range_past_the_end_is_416(shelf: tuple[Stage, str, bytes], want
 async def test_a_range_that_cannot_be_read_is_answered_with_the_whole(
     shelf: tuple[Stage, str, bytes], wanted: str
 ) -> None:
+    """Fault 25."""
     line, url, content = shelf
     reply = await line.client.get(url, headers={"range": wanted})
     assert (reply.status_code, len(reply.content)) == (200, len(content))
@@ -113,6 +116,7 @@ async def test_an_unchanged_file_is_not_sent_again(shelf: tuple[Stage, str, byte
 
 
 async def test_an_altered_or_expired_link_is_refused(shelf: tuple[Stage, str, bytes]) -> None:
+    """Fault 26."""
     line, url, _ = shelf
     path, _, query = url.partition("?")
     expires, signature = (part.split("=")[1] for part in query.split("&"))

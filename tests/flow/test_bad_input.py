@@ -143,12 +143,14 @@ async def test_another_content_type_is_a_problem(strict: Stage, media_type: str)
 
 
 async def test_a_body_past_the_limit_is_refused_by_its_announced_length(strict: Stage) -> None:
+    """Fault 11."""
     body = json.dumps({**GOOD, "metadata": {"a": "x" * LIMIT}}).encode()
     reply = await strict.client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
     assert (reply.status_code, reply.json()["code"]) == (413, "too_large")
 
 
 async def test_a_body_past_the_limit_is_refused_while_it_streams(strict: Stage) -> None:
+    """Fault 11."""
     sent = 0
 
     async def endless() -> AsyncIterator[bytes]:
@@ -166,6 +168,7 @@ async def test_a_body_past_the_limit_is_refused_while_it_streams(strict: Stage) 
 
 @pytest.mark.parametrize("length", ["-1", "1e3", "5x", "\xb2", "9" * 5000])
 async def test_a_length_that_is_no_number_is_refused(strict: Stage, length: str) -> None:
+    """Fault 11."""
     reply = await strict.client.post(
         "/v1/jobs",
         content=b"{}",
@@ -175,6 +178,7 @@ async def test_a_length_that_is_no_number_is_refused(strict: Stage, length: str)
 
 
 async def test_a_compressed_body_is_refused_before_it_is_opened(strict: Stage) -> None:
+    """Fault 11."""
     reply = await strict.client.post(
         "/v1/jobs",
         content=b"\x1f\x8b" + b"0" * 100,
@@ -229,6 +233,7 @@ async def test_an_event_to_go_on_after_must_be_a_number(sqlite_line: Stage, seq:
 
 
 async def test_odd_but_valid_text_comes_back_as_it_was_sent(line: Stage) -> None:
+    """Fault 23."""
     prompt = "<b>rain</b>\r\nX: y \u202e\u200f 🌧 \x1b[31m 𝄞"
     reply = await line.client.post("/v1/jobs", json={**GOOD, "input": {"prompt": prompt}})
     job = await line.read(reply.json()["id"])

@@ -69,6 +69,7 @@ async def test_a_worker_is_told_too_and_its_slot_is_free_again(stage_on: OpenSta
 
 
 async def test_a_finishing_job_is_canceled_and_its_finisher_commits_nothing(stage_on: OpenStage) -> None:
+    """Fault 28."""
     async with stage_on() as line:
         job_id, prediction_id = await line.start()
         await line.fake.finish(prediction_id, output=TONE)
@@ -83,6 +84,7 @@ async def test_a_finishing_job_is_canceled_and_its_finisher_commits_nothing(stag
 async def test_a_cancel_while_the_file_is_being_made_wins_over_the_finisher(
     stage_on_sqlite: OpenStage,
 ) -> None:
+    """Fault 28."""
     reached = asyncio.Event()
 
     def note(point: CrashPoint) -> None:

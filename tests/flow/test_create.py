@@ -95,6 +95,8 @@ async def test_a_wait_outside_1_to_60_is_refused_and_nothing_stored(sqlite_line:
 
 
 async def test_one_key_and_one_body_make_one_job_however_many_ask_at_once(line: Stage) -> None:
+    """Fault 19."""
+
     async def ask() -> Any:
         return await line.client.post("/v1/jobs", json=RAIN, headers={"idempotency-key": "k-1"})
 
@@ -107,6 +109,7 @@ async def test_one_key_and_one_body_make_one_job_however_many_ask_at_once(line: 
 
 
 async def test_a_key_answers_with_its_job_as_it_stands_now(line: Stage) -> None:
+    """Fault 19."""
     first = await line.client.post("/v1/jobs", json=RAIN, headers={"idempotency-key": "k"})
     await line.drain()
     await line.fake.finish(line.fake.live()[0], output=TONE)
@@ -129,6 +132,7 @@ async def test_a_key_answers_with_its_job_as_it_stands_now(line: Stage) -> None:
     ],
 )
 async def test_a_key_is_refused_for_another_request(sqlite_line: Stage, other: dict[str, Any]) -> None:
+    """Fault 19."""
     await sqlite_line.client.post("/v1/jobs", json=RAIN, headers={"idempotency-key": "k"})
     reply = await sqlite_line.client.post("/v1/jobs", json=other, headers={"idempotency-key": "k"})
     assert (reply.status_code, reply.json()["field"]) == (422, "Idempotency-Key")
@@ -137,6 +141,7 @@ async def test_a_key_is_refused_for_another_request(sqlite_line: Stage, other: d
 
 @pytest.mark.parametrize("key", [b"", b"k" * 256, b"two words", b"\x01", "schlüssel".encode(), b"\x7f"])
 async def test_a_malformed_key_is_refused(sqlite_line: Stage, key: bytes) -> None:
+    """Fault 19."""
     reply = await sqlite_line.client.post("/v1/jobs", json=RAIN, headers=[(b"idempotency-key", key)])
     assert (reply.status_code, reply.json()["code"]) == (400, "invalid_header")
     twice = [(b"idempotency-key", b"a"), (b"idempotency-key", b"b")]

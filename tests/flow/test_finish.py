@@ -54,6 +54,7 @@ async def ended(line: Stage, output: Any) -> dict[str, Any]:
 async def test_a_clip_that_is_no_sound_is_a_typed_failure(
     sqlite_line: Stage, content: bytes, media_type: str, words: str
 ) -> None:
+    """Fault 35."""
     job = await ended(sqlite_line, as_data_uri(content, media_type))
     assert job["state"] == "failed"
     assert job["error"]["code"] in ("audio_rejected", "output_rejected", "provider_bad_response")
@@ -63,6 +64,7 @@ async def test_a_clip_that_is_no_sound_is_a_typed_failure(
 
 
 async def test_a_truncated_clip_is_never_a_whole_one(sqlite_line: Stage) -> None:
+    """Fault 41."""
     whole = tone(2.0)
     job = await ended(sqlite_line, as_data_uri(whole[: len(whole) // 2]))
     if job["state"] == "succeeded":  # what is there was measured, not what the header announced
@@ -72,6 +74,7 @@ async def test_a_truncated_clip_is_never_a_whole_one(sqlite_line: Stage) -> None
 
 
 async def test_a_file_past_the_limit_is_refused_and_leaves_nothing(stage_on_sqlite: OpenStage) -> None:
+    """Fault 39."""
     async with stage_on_sqlite(serve=True, replicate_max_file_size=20_000) as line:
         for output in (as_data_uri(tone(4.0)), line.fake.keep_output("big.wav", tone(4.0))):
             job = await ended(line, output)
@@ -161,6 +164,7 @@ async def test_fault_30_an_address_that_is_not_the_providers_is_refused(
 async def test_a_redirect_to_a_private_address_is_refused_and_never_asked(
     stage_on_sqlite: OpenStage,
 ) -> None:
+    """Fault 31."""
     asked: list[str] = []
 
     async def inside(request: Any) -> RedirectResponse:
@@ -222,6 +226,7 @@ def _unavailable() -> Any:
 
 
 async def test_a_step_that_dies_again_and_again_poisons_its_job_and_no_other(line: Stage) -> None:
+    """Fault 54."""
     poisoned, prediction_id = await line.start()
     await line.fake.finish(prediction_id, output=TONE)
     await line.runtime.inbox.step((await line.ledger())[0]["id"])
@@ -245,6 +250,7 @@ async def _row(line: Stage) -> Any:
 
 
 async def test_a_finisher_that_was_frozen_past_its_lease_commits_nothing(stage_on: OpenStage) -> None:
+    """Fault 62."""
     frozen: list[str] = []
 
     def freeze(point: CrashPoint) -> None:
@@ -282,6 +288,7 @@ class _Frozen(Exception):
 
 
 async def test_two_finishers_at_once_make_one_end(line: Stage) -> None:
+    """Fault 62."""
     job_id, prediction_id = await line.start()
     await line.fake.finish(prediction_id, output=TONE)
     await line.runtime.inbox.step((await line.ledger())[0]["id"])

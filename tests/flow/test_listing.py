@@ -19,6 +19,7 @@ async def listed(line: Stage, **wanted: Any) -> list[str]:
 
 
 async def test_pages_neither_skip_nor_double_while_jobs_come(line: Stage) -> None:
+    """Fault 20."""
     before = [await line.ask(f"rain {number}") for number in range(11)]
     seen: list[str] = []
     cursor: str | None = None
@@ -88,6 +89,7 @@ async def test_times_bound_the_list(line: Stage) -> None:
     ],
 )
 async def test_a_cursor_that_was_not_made_here_is_refused(sqlite_line: Stage, cursor: str) -> None:
+    """Fault 20."""
     reply = await sqlite_line.client.get("/v1/jobs", params={"cursor": cursor})
     assert reply.status_code in (400, 422), reply.text
     reply = await sqlite_line.client.get("/v1/deliveries", params={"cursor": cursor})

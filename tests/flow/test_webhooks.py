@@ -93,6 +93,7 @@ async def test_a_webhook_ends_in_a_stored_asset(stage_on: OpenStage) -> None:
 
 
 async def test_fifty_copies_at_once_are_all_accepted_and_have_one_effect(line: Stage) -> None:
+    """Fault 7."""
     job_id, prediction_id = await line.start()
     row = line.fake.predictions[prediction_id]
     body = json.dumps(row | {"status": "succeeded", "output": TONE}).encode()
@@ -110,6 +111,7 @@ async def test_fifty_copies_at_once_are_all_accepted_and_have_one_effect(line: S
 
 
 async def test_the_same_id_with_another_body_has_no_second_effect(line: Stage) -> None:
+    """Fault 7."""
     job_id, prediction_id = await line.start()
     row = line.fake.predictions[prediction_id]
     attempt_id = (await line.attempts())[0].id
@@ -122,6 +124,7 @@ async def test_the_same_id_with_another_body_has_no_second_effect(line: Stage) -
 
 
 async def test_a_webhook_after_a_restart_is_still_known(stage_on: OpenStage) -> None:
+    """Fault 8."""
     async with stage_on() as line:
         job_id, prediction_id = await line.start()
         await line.fake.finish(prediction_id, output=TONE)
@@ -136,6 +139,7 @@ async def test_a_webhook_after_a_restart_is_still_known(stage_on: OpenStage) -> 
 
 
 async def test_a_webhook_that_comes_before_the_create_reply_ends_the_job(line: Stage) -> None:
+    """Fault 10."""
     line.fake.early = TONE
     job_id = await line.ask()
     await line.drain()
@@ -146,6 +150,7 @@ async def test_a_webhook_that_comes_before_the_create_reply_ends_the_job(line: S
 
 
 async def test_reordered_and_doubled_webhooks_change_nothing_after_the_end(line: Stage) -> None:
+    """Fault 9."""
     line.fake.reorder = line.fake.double_hooks = True
     job_id, prediction_id = await line.start()
     await line.fake.begin(prediction_id)
@@ -159,6 +164,7 @@ async def test_reordered_and_doubled_webhooks_change_nothing_after_the_end(line:
 
 
 async def test_progress_never_goes_back(line: Stage) -> None:
+    """Fault 9."""
     job_id, prediction_id = await line.start()
     await line.fake.begin(prediction_id)
     for text in ("80%|\n", "20%|\n", "nonsense\n"):
@@ -169,6 +175,7 @@ async def test_progress_never_goes_back(line: Stage) -> None:
 
 
 async def test_a_success_after_the_attempt_was_given_up_changes_nothing_and_is_kept(line: Stage) -> None:
+    """Fault 9."""
     job_id, first = await line.start()
     attempt = (await line.attempts())[0]
     await line.runtime.inbox.receive_silence(Silence("silent"), job_id=job_id, attempt=attempt)
@@ -189,6 +196,7 @@ async def test_a_success_after_the_attempt_was_given_up_changes_nothing_and_is_k
 
 
 async def test_a_success_after_a_cancel_changes_nothing_and_is_kept(line: Stage) -> None:
+    """Fault 9."""
     job_id, prediction_id = await line.start()
     await line.client.post(f"/v1/jobs/{job_id}/cancel")
     before = await line.events(job_id)
@@ -201,6 +209,7 @@ async def test_a_success_after_a_cancel_changes_nothing_and_is_kept(line: Stage)
 
 
 async def test_a_signed_webhook_for_an_unknown_attempt_is_accepted_as_an_orphan(line: Stage) -> None:
+    """Fault 10."""
     body = b'{"id": "x", "status": "succeeded", "output": "https://example.com/a.wav"}'
     for attempt_id, token in (("att_nobody", None), ("att_nobody", "0" * 48)):
         reply = await line.post(attempt_id, body, line.fake.signed(f"m{token}", body), token=token)
@@ -255,6 +264,7 @@ async def test_the_published_vectors_pass_the_real_door(
 
 
 async def test_while_no_secret_is_known_the_door_is_closed(stage_on_sqlite: OpenStage) -> None:
+    """Fault 6."""
     unprepared = Replicate(token="t")
     async with stage_on_sqlite(ports={"routes": {"replicate": Route(unprepared)}}) as line:
         body = b"{}"
@@ -265,6 +275,7 @@ async def test_while_no_secret_is_known_the_door_is_closed(stage_on_sqlite: Open
 
 
 async def test_either_secret_of_a_rotation_opens_and_a_third_does_not(stage_on_sqlite: OpenStage) -> None:
+    """Fault 5."""
     both = Replicate(token="t", secrets=[SECRET, OTHER_SECRET])
     async with stage_on_sqlite(ports={"routes": {"replicate": Route(both)}}) as line:
         body = b'{"status": "starting"}'
@@ -276,7 +287,7 @@ async def test_either_secret_of_a_rotation_opens_and_a_third_does_not(stage_on_s
 
 
 async def test_a_webhook_is_not_accepted_before_its_commit(stage_on_sqlite: OpenStage) -> None:
-    """A process that dies right after the commit has not answered; the provider sends it again."""
+    """Fault 14: A process that dies right after the commit has not answered; the provider sends it again."""
 
     class Died(BaseException):
         pass
@@ -293,6 +304,7 @@ async def test_a_webhook_is_not_accepted_before_its_commit(stage_on_sqlite: Open
 
 
 async def test_when_the_database_is_away_the_answer_is_503_and_never_2xx(line: Stage) -> None:
+    """Fault 14."""
     job_id, prediction_id = await line.start()
     attempt_id = (await line.attempts())[0].id
     body = json.dumps(line.fake.predictions[prediction_id] | {"status": "succeeded", "output": TONE}).encode()

@@ -59,6 +59,7 @@ def guard(resolver: object = public, allow: tuple[str, ...] = ()) -> Guard:
 
 @pytest.mark.parametrize("address", REFUSED)
 def test_a_special_address_is_refused(address: str) -> None:
+    """Faults 21, 30."""
     assert refusal(address)
 
 
@@ -77,12 +78,14 @@ def test_whatever_the_standard_library_calls_special_is_refused_too() -> None:
 
 @pytest.mark.parametrize("host", SPELLINGS)
 async def test_every_spelling_of_a_private_address_is_refused(host: str) -> None:
+    """Faults 21, 30."""
     with pytest.raises((OutputRejected, ProviderUnavailable)):
         await guard(resolve).judge(f"https://{host}/out.wav", DownloadRules(hosts=()))
 
 
 @pytest.mark.parametrize("host", ["2130706433", "127.1", "0x7f.1", "017700000001", "0", "[::1]", "localhost"])
 async def test_spellings_that_do_resolve_are_judged_by_what_they_become(host: str) -> None:
+    """Faults 21, 30."""
     with pytest.raises(OutputRejected, match="not public"):
         await guard(resolve).judge(f"https://{host}/", DownloadRules(hosts=()))
 
@@ -116,11 +119,14 @@ async def test_spellings_that_do_resolve_are_judged_by_what_they_become(host: st
     ],
 )
 async def test_what_is_not_plain_https_on_443_is_refused_without_a_lookup(url: str) -> None:
+    """Faults 21, 30."""
     with pytest.raises(OutputRejected):
         await guard(never).judge(url, DownloadRules(hosts=()))
 
 
 async def test_one_private_address_among_public_ones_refuses_all() -> None:
+    """Fault 31."""
+
     async def mixed(host: str, port: int) -> list[str]:
         return ["1.1.1.1", "10.0.0.1"]
 
@@ -203,6 +209,8 @@ async def test_a_network_exempts_a_name_only_if_all_its_addresses_lie_in_it() ->
 
 
 async def test_a_stranger_cannot_redirect_into_an_exemption() -> None:
+    """Fault 31."""
+
     async def answers(host: str, port: int) -> list[str]:
         return ["10.1.2.3"] if host == "worker" else ["1.1.1.1"]
 

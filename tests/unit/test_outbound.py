@@ -166,6 +166,8 @@ async def test_an_output_arrives_whole(door: Outbound, server: Server, tmp_path:
 
 
 async def test_chunks_of_unknown_length_arrive_whole(door: Outbound, server: Server, tmp_path: Path) -> None:
+    """Fault 32."""
+
     async def chunked(writer: asyncio.StreamWriter, _: dict[str, str]) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n")
         for start in range(0, len(BODY), 999):
@@ -195,6 +197,7 @@ async def test_chunks_of_unknown_length_arrive_whole(door: Outbound, server: Ser
 async def test_every_status_has_its_error(
     door: Outbound, server: Server, tmp_path: Path, status: str, error: type[Exception]
 ) -> None:
+    """Fault 34."""
     server.answers = [says(status, b"{}" if status[:3] != "204" else b"")]
     with pytest.raises(error) as caught:
         await fetch(door, server.url(), tmp_path / "out")
@@ -218,6 +221,7 @@ async def test_a_wait_that_was_asked_for_is_passed_on_at_once(
 
 
 async def test_an_empty_output_is_refused(door: Outbound, server: Server, tmp_path: Path) -> None:
+    """Fault 35."""
     server.answers = [says("200 OK")]
     with pytest.raises(OutputRejected, match="empty"):
         await fetch(door, server.url(), tmp_path / "out")
@@ -239,6 +243,7 @@ async def test_a_disk_that_cannot_be_written_is_our_fault(
 async def test_a_cut_or_stalled_body_is_resumed(
     door: Outbound, server: Server, tmp_path: Path, *, stall: bool
 ) -> None:
+    """Fault 33."""
     server.answers = [cut_after(60_000, stall=stall), cut_after(10_000, stall=stall), cut_after(1 << 20)]
     await fetch(door, server.url(), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == BODY
@@ -250,6 +255,7 @@ async def test_a_cut_or_stalled_body_is_resumed(
 async def test_without_a_strong_version_it_starts_afresh(
     door: Outbound, server: Server, tmp_path: Path, etag: str | None
 ) -> None:
+    """Fault 33."""
     server.answers = [cut_after(60_000, etag=etag), cut_after(1 << 20, etag=etag)]
     await fetch(door, server.url(), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == BODY
@@ -259,6 +265,7 @@ async def test_without_a_strong_version_it_starts_afresh(
 async def test_a_changed_output_is_not_mixed_with_the_old(
     door: Outbound, server: Server, tmp_path: Path
 ) -> None:
+    """Fault 33."""
     server.answers = [cut_after(60_000), cut_after(1 << 20, etag='"v2"')]
     await fetch(door, server.url(), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == BODY
@@ -275,6 +282,7 @@ async def test_a_changed_output_is_not_mixed_with_the_old(
 async def test_a_wrong_resumption_starts_afresh(
     door: Outbound, server: Server, tmp_path: Path, wrong: Answer
 ) -> None:
+    """Fault 33."""
     server.answers = [cut_after(60_000), wrong, cut_after(1 << 20)]
     await fetch(door, server.url(), tmp_path / "out")
     assert (tmp_path / "out").read_bytes() == BODY
@@ -282,6 +290,7 @@ async def test_a_wrong_resumption_starts_afresh(
 
 
 async def test_a_short_body_is_never_a_success(door: Outbound, server: Server, tmp_path: Path) -> None:
+    """Fault 32."""
     server.answers = [cut_after(60_000, etag=None)]
     with pytest.raises(ProviderUnavailable, match="worker broke off"):
         await fetch(door, server.url(), tmp_path / "out")
@@ -290,6 +299,8 @@ async def test_a_short_body_is_never_a_success(door: Outbound, server: Server, t
 
 
 async def test_the_whole_transfer_ends_in_time(door: Outbound, server: Server, tmp_path: Path) -> None:
+    """Fault 33."""
+
     async def drip(writer: asyncio.StreamWriter, _: dict[str, str]) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\n")
         for _ in range(100):
@@ -333,6 +344,7 @@ async def test_a_closed_port_is_transient(door: Outbound, tmp_path: Path) -> Non
 async def test_over_the_cap_is_refused(
     door: Outbound, server: Server, tmp_path: Path, answer: Answer
 ) -> None:
+    """Fault 32."""
     server.answers = [answer]
     with pytest.raises(OutputRejected, match="larger than 1000 bytes"):
         await fetch(door, server.url(), tmp_path / "out", max_bytes=1000)
@@ -341,6 +353,7 @@ async def test_over_the_cap_is_refused(
 
 
 async def test_exactly_the_cap_is_let_in(door: Outbound, server: Server, tmp_path: Path) -> None:
+    """Fault 32."""
     server.answers = [says("200 OK", BODY)]
     assert (await fetch(door, server.url(), tmp_path / "out", max_bytes=len(BODY))).size_bytes == len(BODY)
 
@@ -348,6 +361,7 @@ async def test_exactly_the_cap_is_let_in(door: Outbound, server: Server, tmp_pat
 async def test_a_compressed_answer_is_inflated_under_the_cap(
     door: Outbound, server: Server, tmp_path: Path
 ) -> None:
+    """Fault 36."""
     server.answers = [says("200 OK", gzip.compress(BODY), content_encoding="gzip")]
     assert (await fetch(door, server.url(), tmp_path / "out", max_bytes=len(BODY))).size_bytes == len(BODY)
     assert (tmp_path / "out").read_bytes() == BODY
@@ -371,6 +385,7 @@ async def test_a_compressed_answer_is_inflated_under_the_cap(
 async def test_other_and_damaged_encodings_are_refused(
     door: Outbound, server: Server, tmp_path: Path, body: bytes, encoding: str, error: type[Exception]
 ) -> None:
+    """Fault 36."""
     server.answers = [says("200 OK", body, content_encoding=encoding)]
     with pytest.raises(error):
         await fetch(door, server.url(), tmp_path / "out")
@@ -383,6 +398,7 @@ async def test_other_and_damaged_encodings_are_refused(
 async def test_three_redirects_are_walked_and_a_fourth_is_not(
     door: Outbound, server: Server, tmp_path: Path
 ) -> None:
+    """Fault 31."""
     hop = says("302 Found", location="/next?signature=canary")
     server.answers = [hop, hop, hop, says("200 OK", BODY)]
     assert (await fetch(door, server.url(), tmp_path / "out")).url.endswith("/next?signature=canary")
@@ -408,6 +424,7 @@ async def test_three_redirects_are_walked_and_a_fourth_is_not(
 async def test_a_redirect_is_judged_like_any_address(
     door: Outbound, server: Server, tmp_path: Path, location: str
 ) -> None:
+    """Fault 31."""
     server.answers = [says("302 Found", location=location), says("200 OK", BODY)]
     with pytest.raises(OutputRejected):
         await fetch(door, server.url(), tmp_path / "out")
@@ -445,6 +462,7 @@ async def test_a_token_is_not_sent_to_a_host_that_the_rules_do_not_name(
 async def test_a_blocked_address_gets_no_connection(
     server: Server, tmp_path: Path, host: str, scheme: str
 ) -> None:
+    """Fault 30."""
     door = Outbound()
     for url in (f"{scheme}://{host}:{server.port}/x", f"{scheme}://{host}/x"):
         with pytest.raises(OutputRejected):
@@ -458,7 +476,7 @@ async def test_a_blocked_address_gets_no_connection(
 
 
 async def test_a_second_dns_answer_changes_nothing(server: Server, tmp_path: Path) -> None:
-    """Rebinding: the first answer is let in (and nobody listens there), the next would be the private one."""
+    """Fault 31: the first answer is let in (and nobody listens there), the next would be the private one."""
     asked: list[str] = []
 
     async def rebinds(host: str, port: int) -> list[str]:
@@ -474,7 +492,7 @@ async def test_a_second_dns_answer_changes_nothing(server: Server, tmp_path: Pat
 
 
 async def test_the_judged_address_is_the_one_that_is_connected_to(server: Server, tmp_path: Path) -> None:
-    """The name does not exist in DNS at all: only the pinned address can have been used."""
+    """Fault 31: The name does not exist in DNS at all: only the pinned address can have been used."""
     server.answers = [says("200 OK", BODY)]
     door = Outbound(allow=("nowhere.invalid",), resolver=loopback)
     await fetch(door, server.url(host="nowhere.invalid"), tmp_path / "out")
@@ -546,23 +564,28 @@ async def test_an_announcement_is_posted_once_with_its_headers(door: Outbound, s
 
 
 async def test_an_announcement_follows_no_redirect(door: Outbound, server: Server) -> None:
+    """Fault 22."""
     server.answers = [says("302 Found", location=server.url("/elsewhere")), says("200 OK")]
     assert (await door.post(server.url(), content=b"{}", headers={}, timeout_s=2)).status == 302
     assert len(server.calls) == 1
 
 
 async def test_an_announcement_reports_the_wait_it_is_asked_for(door: Outbound, server: Server) -> None:
+    """Fault 22."""
     server.answers = [says("429 Slow down", retry_after="30")]
     assert (await door.post(server.url(), content=b"{}", headers={}, timeout_s=2)).retry_after_s == 30
 
 
 async def test_an_endless_answer_is_cut(door: Outbound, server: Server) -> None:
+    """Fault 22."""
     server.answers = [endless]
     reply = await door.post(server.url(), content=b"{}", headers={}, timeout_s=2, max_response_bytes=100)
     assert reply.body == b"x" * 100
 
 
 async def test_endless_headers_are_cut(door: Outbound, server: Server) -> None:
+    """Fault 22."""
+
     async def headers(writer: asyncio.StreamWriter, _: dict[str, str]) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\n")
         while not writer.is_closing():
@@ -575,6 +598,8 @@ async def test_endless_headers_are_cut(door: Outbound, server: Server) -> None:
 
 
 async def test_a_silent_receiver_is_left_in_time(door: Outbound, server: Server) -> None:
+    """Fault 22."""
+
     async def silent(writer: asyncio.StreamWriter, _: dict[str, str]) -> None:
         await asyncio.sleep(0.3)
 
@@ -586,6 +611,7 @@ async def test_a_silent_receiver_is_left_in_time(door: Outbound, server: Server)
 
 
 async def test_a_header_cannot_be_split(door: Outbound, server: Server) -> None:
+    """Fault 23."""
     server.answers = [says("200 OK")]
     with pytest.raises(OutputRejected):
         await door.post(server.url(), content=b"", headers={"X": "a\r\nHost: evil"}, timeout_s=2)
@@ -640,6 +666,7 @@ async def test_a_bad_or_large_data_uri_is_refused(tmp_path: Path, uri: str) -> N
 
 
 async def test_a_data_uri_of_exactly_the_cap_is_let_in(tmp_path: Path) -> None:
+    """Fault 32."""
     for size in (98, 99, 100):
         uri = "data:;base64," + base64.b64encode(bytes(size)).decode()
         assert (await decode_data_uri(uri, tmp_path / "out", max_bytes=100)).size_bytes == size
