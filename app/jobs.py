@@ -105,10 +105,15 @@ class Jobs:
                     break
                 has_waited = True
                 await subscription.wait(left_s)
-        if has_waited and view.job.finished_at is not None:
+        if has_waited:
+            self.note_woken(view)
+        return view
+
+    def note_woken(self, view: JobView) -> None:
+        """A waiter has read this job's end: count how long after it that was."""
+        if view.job.finished_at is not None:
             woken_s = (self._line.clock.now() - view.job.finished_at).total_seconds()
             self._line.metrics.wake_seconds.observe(max(0.0, woken_s))
-        return view
 
     async def list_jobs(self, wanted: JobFilter, *, limit: int) -> list[JobView]:
         """Newest first; page on with the last id as `before_id`."""
