@@ -64,10 +64,9 @@ async def finishing(line: Stage) -> Job:
 
 @asynccontextmanager
 async def two_hosts(folder: Path, url: str, apart_s: float) -> AsyncIterator[tuple[Stage, Stage]]:
-    """One whose clock is behind and whose first finishing step freezes, and one whose clock is ahead."""
-    reach = freezing(CrashPoint.OUTPUT_STORED)
-    behind = {"clock": FakeClock(-apart_s / 2), "reach": reach}
-    ahead = {"clock": FakeClock(apart_s / 2)}
+    """One whose clock is behind and one whose clock is ahead; the first finishing step of each freezes."""
+    behind = {"clock": FakeClock(-apart_s / 2), "reach": freezing(CrashPoint.OUTPUT_STORED)}
+    ahead = {"clock": FakeClock(apart_s / 2), "reach": freezing(CrashPoint.OUTPUT_STORED)}
     async with (
         open_stage(folder / "behind", url, ports=behind) as slow,
         open_stage(folder / "ahead", url, ports=ahead) as fast,
@@ -88,12 +87,17 @@ async def test_hosts_whose_clocks_differ_do_not_take_each_others_leases(
         await fast.runtime.finisher.step(held.id)
         row = await row_of(fast, held.id)
         assert (row.state, row.lease, row.crashes) == ("finishing", held.lease, 1)
-        # Its time is over by the clock that both share: now it is the other's.
+        # Its time is over by the clock that both share: now it is the other's, and the late one loses.
+        await fast.change(Job, held.id, lease_until=datetime.now(UTC) - timedelta(seconds=1))
+        with pytest.raises(Frozen):
+            await fast.runtime.finisher.step(held.id)
+        with pytest.raises(Exception, match="somebody else"):
+            await slow.runtime.finisher._succeed(held, held.lease or "", {}, {})
+        row = await row_of(fast, held.id)
+        assert (row.state, row.lease not in (None, held.lease)) == ("finishing", True)
         await fast.change(Job, held.id, lease_until=datetime.now(UTC) - timedelta(seconds=1))
         await fast.drain()
         assert await fast.state(held.id) == "succeeded"
-        with pytest.raises(Exception, match="somebody else"):
-            await slow.runtime.finisher._succeed(held, held.lease or "", {}, {})
         assert (await fast.events(held.id)).count("job.succeeded") == 1
 
 
@@ -112,6 +116,9 @@ async def test_what_one_host_says_is_due_is_due_at_the_other(
         await slow.fake.finish(slow.fake.live()[0], output=TONE)
         for delivery in await slow.ledger():
             await fast.runtime.inbox.step(delivery["id"])
+        with pytest.raises(Frozen):
+            await fast.runtime.finisher.step(job_id)
+        await fast.change(Job, job_id, lease_until=datetime.now(UTC) - timedelta(seconds=1))
         await fast.runtime.finisher.step(job_id)
         job = await fast.read(job_id)
         assert job["state"] == "succeeded"
