@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import structlog
 from pydantic import ValidationError
@@ -50,6 +50,8 @@ RECHECK_SLOT_S = 60.0
 """A job that waits for a slot is woken when one comes free; this is for when that hint was lost."""
 
 
+EARLY = timedelta(seconds=job_rows.EARLY_S)
+
 _GIVEN_UP = (AttemptStatus.LOST, AttemptStatus.CANCELED)
 
 
@@ -83,10 +85,10 @@ class Dispatcher:
 
     async def step(self, job_id: str) -> None:
         """Give a due, queued job its next attempt; nothing when it is not due any more."""
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         async with self._line.database.transaction() as tx:
             job = await job_rows.find_job(tx, job_id, lock=True)
-            if job is None or job.state != JobState.QUEUED or job.run_after > now:
+            if job is None or job.state != JobState.QUEUED or job.run_after > now + EARLY:
                 return
             attempt = await self._begin(tx, job, now)
         if attempt is None:
@@ -173,8 +175,9 @@ class Dispatcher:
             await self._moves.refuse_attempt(attempt.id, refusal)
             return
         try:
-            async with asyncio.timeout(CREATE_LIMIT_S):
-                prediction = await route.provider.create(order)
+            with self._line.metrics.outside_call(attempt.provider, "create"):
+                async with asyncio.timeout(CREATE_LIMIT_S):
+                    prediction = await route.provider.create(order)
         except TimeoutError:
             unanswered = ProviderUnavailable("creating the prediction took too long", ambiguous=True)
             await self._refused(job, attempt, unanswered)
@@ -193,7 +196,7 @@ class Dispatcher:
         kind = get_kind(job.kind)
         wanted = kind.input_model.model_validate(job.input)
         ask = kind.hosted.ask if attempt.provider == "replicate" else kind.ask_worker
-        left_s = (job.deadline_at - datetime.now(UTC)).total_seconds()
+        left_s = (job.deadline_at - self._line.clock.now()).total_seconds()
         return Order(
             attempt_id=attempt.id,
             kind=job.kind,
@@ -210,7 +213,7 @@ class Dispatcher:
 
     async def _created(self, job: Job, attempt: Attempt, prediction: Prediction) -> None:
         """Store the prediction's id. If its news came first, the status stays what the news made it."""
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         check_at = next_check(
             attempt.created_at,
             now,
@@ -259,13 +262,13 @@ class Dispatcher:
 
     async def _look_soon(self, attempt: Attempt) -> None:
         """Leave the attempt pending: recovery asks the provider whether it knows it."""
-        soon = datetime.now(UTC) + timedelta(seconds=5)
+        soon = self._line.clock.now() + timedelta(seconds=5)
         async with self._line.database.transaction() as tx:
             await attempt_rows.note_attempt(tx, attempt.id, check_at=soon)
 
     async def _withdraw(self, job: Job, attempt: Attempt, error: TransientError) -> None:
         """The provider certainly made nothing: the job waits, and no attempt is spent."""
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         wait_s = error.retry_after_s or backoff_s(1 + int((now - job.created_at).total_seconds() // 10))
         busy = isinstance(error, ProviderBusy)
         reason = f"{attempt.provider}: {error.message}"[:500]

@@ -13,7 +13,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import structlog
@@ -44,6 +44,9 @@ from db.tables import Asset, Attempt, Job
 
 log = structlog.get_logger()
 
+RENEWALS = 7
+"""Renewals of a lease in its time: an event loop that is blocked for 5 s of the 7 still holds its leases,
+also when it was about to renew them."""
 RETRY_S = 5.0
 """Pause before finishing is tried again, where nobody said how long to wait."""
 
@@ -72,7 +75,7 @@ class Finisher:
     async def step(self, job_id: str) -> None:
         """Finish one job under a lease; nothing when it is not due or another finisher has it."""
         settings = self._line.settings
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         lease = make_id("lease")
         async with self._line.database.transaction() as tx:
             job = await job_rows.claim_job(
@@ -81,7 +84,7 @@ class Finisher:
                 JobState.FINISHING,
                 lease=lease,
                 now=now,
-                until=now + timedelta(seconds=settings.lease_s),
+                lease_s=settings.lease_s,
             )
         if job is None:
             return
@@ -102,7 +105,7 @@ class Finisher:
 
     async def _let_go(self, job: Job, lease: str) -> None:
         """The database went away under the step: that was no crash of its own."""
-        later = datetime.now(UTC) + timedelta(seconds=RETRY_S)
+        later = self._line.clock.now() + timedelta(seconds=RETRY_S)
         with suppress(DatabaseUnavailable):
             async with self._line.database.transaction() as tx:
                 await job_rows.release_job(
@@ -114,11 +117,11 @@ class Finisher:
         lease_s = self._line.settings.lease_s
         kept = True
         while kept:
-            await asyncio.sleep(lease_s / 3)
-            until = datetime.now(UTC) + timedelta(seconds=lease_s)
+            await asyncio.sleep(lease_s / RENEWALS)
+            now = self._line.clock.now()
             with suppress(DatabaseUnavailable):
                 async with self._line.database.transaction() as tx:
-                    kept = await job_rows.renew_lease(tx, job_id, lease=lease, until=until)
+                    kept = await job_rows.renew_lease(tx, job_id, lease=lease, now=now, lease_s=lease_s)
 
     async def _finish(self, job: Job, lease: str) -> None:
         try:
@@ -214,13 +217,13 @@ class Finisher:
             duration_s=round(clip.duration_s, 6),
             sample_rate=clip.sample_rate,
             channels=clip.channels,
-            created_at=datetime.now(UTC),
+            created_at=self._line.clock.now(),
         )
 
     async def _succeed(
         self, job: Job, lease: str, assets: dict[str, Asset], timings: dict[str, float]
     ) -> None:
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         async with self._line.database.transaction() as tx:
             stored = {name: await insert_asset(tx, asset) for name, asset in assets.items()}
             for name, asset in stored.items():
@@ -237,7 +240,7 @@ class Finisher:
 
     async def _ask_again(self, job: Job, lease: str, error: OutputExpired) -> None:
         """The provider has deleted the output: only another attempt brings it back."""
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         async with self._line.database.transaction() as tx:
             attempts = await attempt_rows.list_attempts(tx, job.id)
             spent = len(attempts) >= self._line.settings.max_attempts
@@ -248,7 +251,7 @@ class Finisher:
 
     async def _postpone(self, job: Job, lease: str, error: TransientError | TimeoutError) -> None:
         """What stood in the way may pass: give the lease back and come again, until the job's deadline."""
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         message = error.message if isinstance(error, TransientError) else "finishing took too long"
         log.warning("finish.postponed", reason=message)
         if now >= job.deadline_at:
@@ -271,7 +274,7 @@ class Finisher:
         log.warning("job.failed", code=code, reason=message)
         async with self._line.database.transaction() as tx:
             await self._line.end_job(
-                tx, job, JobState.FAILED, lease=lease, now=datetime.now(UTC), code=code, message=message
+                tx, job, JobState.FAILED, lease=lease, now=self._line.clock.now(), code=code, message=message
             )
 
 

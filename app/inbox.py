@@ -13,7 +13,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
@@ -84,7 +84,7 @@ class Inbox:
 
     async def receive(self, incoming: Incoming) -> Receipt:
         """Store news durably; returns after the commit. Raises Overloaded, DatabaseUnavailable."""
-        delivery = _as_row(incoming)
+        delivery = _as_row(incoming, self._line.clock.now())
         try:
             is_new = await self._group.submit(delivery)
         except GroupCommitFull as exc:
@@ -171,7 +171,7 @@ class Inbox:
         await self._postpone(delivery, type(exc).__name__, wait_s=backoff_s(delivery.tries + 1, first_s=2.0))
 
     async def _postpone(self, delivery: Delivery, detail: str, *, wait_s: float) -> None:
-        run_after = datetime.now(UTC) + timedelta(seconds=wait_s)
+        run_after = self._line.clock.now() + timedelta(seconds=wait_s)
         async with self._line.database.transaction() as tx:
             await postpone_delivery(tx, delivery.id, run_after=run_after, detail=detail)
 
@@ -181,7 +181,7 @@ class Inbox:
             await self._settle(tx, delivery, DeliveryOutcome.QUARANTINED, reason)
 
     async def _apply(self, delivery: Delivery, news: News) -> None:
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         async with self._line.database.transaction() as tx:
             pair = await attempt_rows.lock_attempt(tx, delivery.attempt_id)
             job, attempt = pair or (None, None)
@@ -232,7 +232,7 @@ class Inbox:
         detail: str,
         job_id: str | None = None,
     ) -> None:
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         if not await settle_delivery(tx, delivery.id, outcome, now=now, detail=detail, job_id=job_id):
             # Two items for one delivery: the other was first, and nothing of this transaction may stay.
             raise _SettledMeanwhile
@@ -243,7 +243,7 @@ class _SettledMeanwhile(Exception):
     """Somebody else has applied this delivery."""
 
 
-def _as_row(incoming: Incoming) -> NewDelivery:
+def _as_row(incoming: Incoming, now: datetime) -> NewDelivery:
     return NewDelivery(
         id=make_id("dlv"),
         source=incoming.source.value,
@@ -254,7 +254,7 @@ def _as_row(incoming: Incoming) -> NewDelivery:
         dedupe_key=_dedupe_key(incoming),
         headers=dict(incoming.headers),
         body=incoming.body,
-        received_at=datetime.now(UTC),
+        received_at=now,
     )
 
 

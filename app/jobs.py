@@ -13,7 +13,7 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -62,7 +62,7 @@ class Jobs:
     async def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobView:
         """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded."""
         checked = self._check(request)
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         job = Job(
             id=make_id("job"),
             kind=request.kind,
@@ -95,14 +95,25 @@ class Jobs:
     async def wait(self, job_id: str, *, timeout_s: float) -> JobView:
         """Read a job once it has ended, or as it stands after the timeout. Raises NotFound."""
         deadline = asyncio.get_running_loop().time() + timeout_s
+        has_waited = False
         with self._line.notifier.subscribe(job_topic(job_id)) as subscription:
             while True:
                 # Subscribed before reading: an end between the two is heard, not missed.
                 view = await self.get(job_id)
                 left_s = deadline - asyncio.get_running_loop().time()
                 if view.is_ended or left_s <= 0:
-                    return view
+                    break
+                has_waited = True
                 await subscription.wait(left_s)
+        if has_waited:
+            self.note_woken(view)
+        return view
+
+    def note_woken(self, view: JobView) -> None:
+        """A waiter has read this job's end: count how long after it that was."""
+        if view.job.finished_at is not None:
+            woken_s = (self._line.clock.now() - view.job.finished_at).total_seconds()
+            self._line.metrics.wake_seconds.observe(max(0.0, woken_s))
 
     async def list_jobs(self, wanted: JobFilter, *, limit: int) -> list[JobView]:
         """Newest first; page on with the last id as `before_id`."""
@@ -122,7 +133,7 @@ class Jobs:
         A prediction under way is asked to stop by recovery, which is told to look at once: the row says
         canceled from now on, whatever the provider still answers.
         """
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         async with self._line.database.transaction() as tx:
             job = await job_rows.find_job(tx, job_id, lock=True)
             moved = job is not None and await self._line.end_job(tx, job, JobState.CANCELED, now=now)
@@ -143,7 +154,7 @@ class Jobs:
         old = (await self.get(job_id)).job
         if old.state not in (JobState.FAILED, JobState.CANCELED):
             raise Conflict(f"only a failed or canceled job can be retried; this one is {old.state}")
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         span = old.deadline_at - old.created_at
         job = old.model_copy(
             update={

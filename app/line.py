@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 from app.crash_points import Reach, pass_by
-from app.metrics import Metrics
 from app.notify import Notifier, job_topic
 from app.settings import Settings
+from app.watch.clocks import LineClock
+from app.watch.metrics import Metrics
 from app.work import Station, WorkEngine
 from db.events import append_event
 from db.jobs import move_job
@@ -31,6 +33,7 @@ class Line:
     engine: WorkEngine
     notifier: Notifier
     metrics: Metrics
+    clock: LineClock
     reach: Reach = pass_by
 
     def hint_job(self, tx: Transaction, job_id: str) -> None:
@@ -58,9 +61,13 @@ class Line:
         ended = await move_job(tx, job.id, state, lease=lease, values=values)
         if ended:
             await append_event(tx, job.id, f"job.{state}", at=now, status=state.value, **facts)
-            tx.after_commit(lambda: self.metrics.jobs_ended.labels(job.kind, state.value).inc())
+            tx.after_commit(partial(self._count_end, job.kind, state, (now - job.created_at).total_seconds()))
             self.hint_job(tx, job.id)
         return ended
+
+    def _count_end(self, kind: str, state: JobState, took_s: float) -> None:
+        self.metrics.jobs_ended.labels(kind, state.value).inc()
+        self.metrics.job_seconds.labels(kind, state.value).observe(max(0.0, took_s))
 
     async def requeue_job(
         self,

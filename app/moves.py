@@ -8,7 +8,7 @@ next job that waits for its provider, in the same transaction.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from app.errors import AppError
@@ -131,7 +131,7 @@ class Moves:
 
     async def refuse_attempt(self, attempt_id: str, error: AppError) -> None:
         """End an attempt that the provider refused to begin: another provider's turn, or the job's end."""
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         async with self._line.database.transaction() as tx:
             pair = await attempt_rows.lock_attempt(tx, attempt_id)
             if pair is None:

@@ -11,7 +11,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 import structlog
@@ -87,7 +87,7 @@ class Recovery:
 
     async def check(self) -> int:
         """Ask about every attempt that has been silent past its time, then end what is past its deadline."""
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         async with self._line.database.reading() as tx:
             silent = await attempt_rows.list_silent_attempts(tx, now=now, limit=BATCH)
         await self._look_at_all(silent, now, dry_run=False)
@@ -107,7 +107,7 @@ class Recovery:
             attempts = await attempt_rows.list_live_attempts(
                 tx, since=since, until=until, kind=kind, limit=limit
             )
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         settled = [attempt for attempt in attempts if not _is_being_created(attempt, now)]
         found = [
             _found(attempt, Finding.UNASKED, "it is being created")
@@ -176,13 +176,15 @@ class Recovery:
         provider = self._providers.get(attempt.provider)
         if provider is None:
             raise ProviderUnavailable(f"{attempt.provider} is not configured any more")
-        async with asyncio.timeout(ASK_LIMIT_S):
-            if attempt.prediction_id is not None:
-                return await provider.get(attempt.prediction_id)
-            found = await provider.find(attempt.id, since=attempt.created_at - CLOCK_SLACK)
-            if found is None:
-                raise PredictionUnknown("the provider has no prediction for this attempt")
-            return found
+        call = "find" if attempt.prediction_id is None else "get"
+        with self._line.metrics.outside_call(attempt.provider, call):
+            async with asyncio.timeout(ASK_LIMIT_S):
+                if attempt.prediction_id is not None:
+                    return await provider.get(attempt.prediction_id)
+                found = await provider.find(attempt.id, since=attempt.created_at - CLOCK_SLACK)
+        if found is None:
+            raise PredictionUnknown("the provider has no prediction for this attempt")
+        return found
 
     async def _heard(
         self, attempt: Attempt, prediction: Prediction, now: datetime, *, dry_run: bool

@@ -36,6 +36,8 @@ log = structlog.get_logger()
 STOP_LIMIT_S = 30.0
 """How long steps that have begun get to end when the service stops."""
 KEEP_ALIVE_S = 20
+KEEP_TIME_S = 5.0
+"""How often the database's clock is compared with ours."""
 PREPARE_FIRST_S = 5.0
 """How long the start waits for providers to be prepared; after that they go on beside the service."""
 
@@ -73,6 +75,7 @@ async def running_service(
         url = f"http://{_name_of(listener)}"
         runtime.callbacks.listen_at(url)
         app = create_app(runtime)
+        await stack.enter_async_context(_watching(runtime))
         await stack.enter_async_context(_preparing(runtime))
         await stack.enter_async_context(_serving(app, listener))
         if ownership is not None:
@@ -106,6 +109,7 @@ async def running_worker(
         runtime = await stack.enter_async_context(
             open_runtime(settings, embedded_worker=embedded, workers_elsewhere=True, stations=stations)
         )
+        await stack.enter_async_context(_watching(runtime))
         await runtime.worker.beat()
         if embedded:
             await stack.enter_async_context(_supervised(runtime))
@@ -146,6 +150,25 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+@asynccontextmanager
+async def _watching(runtime: Runtime) -> AsyncIterator[None]:
+    """Keep the database's time, and see whether the event loop answers."""
+
+    async def keep_time() -> None:
+        while True:
+            await asyncio.sleep(KEEP_TIME_S)
+            await runtime.line.clock.keep_time(runtime.line.database)
+
+    keeping = asyncio.create_task(keep_time())
+    runtime.figures.loop_watch.start()
+    try:
+        yield
+    finally:
+        runtime.figures.loop_watch.stop()
+        keeping.cancel()
+        await asyncio.gather(keeping, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -229,7 +252,7 @@ async def _supervised(runtime: Runtime) -> AsyncIterator[None]:
 async def _give_up(runtime: Runtime, gone_at: datetime) -> None:
     """What our dead worker had in hand went with it, except what it had told us: that news goes first."""
     await runtime.worker.catch_up()
-    await runtime.recovery.forget(runtime.process_id, gone_at)
+    await runtime.recovery.forget(runtime.process_id, runtime.line.clock.of_wall(gone_at))
 
 
 async def _take_over(runtime: Runtime) -> None:

@@ -11,7 +11,7 @@ import secrets
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
 
@@ -22,11 +22,12 @@ from app.errors import StartupError
 from app.finish import Bench, Finisher
 from app.inbox import Inbox
 from app.jobs import Jobs
+from app.kinds import KINDS
 from app.line import Line
-from app.metrics import Metrics
 from app.notify import InProcessNotifier, Notifier
 from app.outbound import Outbound
 from app.outlines import Outlines
+from app.ownership import lock_path
 from app.provider.base import Provider
 from app.provider.cog import Cog
 from app.provider.replicate import Replicate
@@ -35,6 +36,10 @@ from app.replay import Replay
 from app.settings import Settings
 from app.storage import Storage
 from app.tokens import Callbacks, Links
+from app.watch.clocks import Clock, LineClock
+from app.watch.figures import Figures
+from app.watch.looks import make_dependencies
+from app.watch.metrics import Metrics
 from app.work import Station, WorkEngine
 from app.work.embedded import EmbeddedEngine
 from app.worker import StationRoom, Worker
@@ -68,6 +73,7 @@ class Runtime:
     recovery: Recovery
     replay: Replay
     worker: Worker
+    figures: Figures
 
 
 @asynccontextmanager
@@ -81,6 +87,7 @@ async def open_runtime(
     notifier: Notifier | None = None,
     routes: Mapping[str, Route] | None = None,
     outbound: Outbound | None = None,
+    clock: Clock | None = None,
     reach: Reach = pass_by,
 ) -> AsyncIterator[Runtime]:
     """Make a service; the keyword arguments replace ports. Raises StartupError with one line.
@@ -94,12 +101,15 @@ async def open_runtime(
         database = open_database(settings)
         stack.push_async_callback(database.aclose)
         await _check_schema(database)
+        line_clock = LineClock(clock)
+        await line_clock.measure(database)
         line = Line(
             settings=settings,
             database=database,
             engine=engine or _make_engine(settings),
             notifier=notifier or await _make_notifier(settings, stack),
             metrics=Metrics(),
+            clock=line_clock,
             reach=reach,
         )
         if routes is None:
@@ -115,6 +125,7 @@ async def open_runtime(
         runtime = _join(line, routes, bench, callbacks=callbacks, links=links, process_id=process_id)
         runtime.worker.keep_to(stations)
         stack.push_async_callback(runtime.inbox.aclose)
+        stack.push_async_callback(runtime.figures.aclose)
         yield runtime
 
 
@@ -154,6 +165,29 @@ def _join(
         recovery=recovery,
         replay=Replay(line=line, inbox=inbox),
         worker=Worker(line=line, stations=stations, recovery=recovery, process_id=process_id),
+        figures=_make_figures(line, providers, bench),
+    )
+
+
+def _make_figures(line: Line, providers: Mapping[str, Provider], bench: Bench) -> Figures:
+    places = {"var": line.settings.var_dir}
+    if line.settings.storage_url.startswith("file://"):
+        places["storage"] = Path(line.settings.storage_url.removeprefix("file://"))
+    if line.settings.is_sqlite:
+        places["database"] = lock_path(line.settings).parent
+    return Figures(
+        database=line.database,
+        clock=line.clock,
+        metrics=line.metrics,
+        dependencies=make_dependencies(
+            database=line.database,
+            storage=bench.storage,
+            providers=providers,
+            engine=line.engine,
+            notifier=line.notifier,
+        ),
+        places=places,
+        kinds=list(KINDS),
     )
 
 
@@ -263,4 +297,4 @@ async def _make_notifier(settings: Settings, stack: AsyncExitStack) -> Notifier:
 async def _own_secret(database: Database) -> str:
     """The installation's secret: made by whichever process comes first, the same for all."""
     async with database.transaction() as tx:
-        return await claim_secret(tx, "callbacks", secrets.token_hex(32), now=datetime.now(UTC))
+        return await claim_secret(tx, "callbacks", secrets.token_hex(32), now=await tx.now())

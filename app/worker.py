@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Protocol
 
 import structlog
@@ -18,8 +18,9 @@ from app.line import Line
 from app.notify import RECOVERY
 from app.recovery import Recovery
 from app.work import Station, Step
-from db.attempts import list_live_attempts, note_attempt
-from db.jobs import release_all_leases
+from db.attempts import bring_checks_forward, list_live_attempts, note_attempt
+from db.inbox import bring_deliveries_forward
+from db.jobs import bring_jobs_forward, release_all_leases
 from db.keys import delete_idempotency_keys
 from db.processes import beat, forget_processes
 from db.session import DatabaseUnavailable, Transaction
@@ -33,6 +34,8 @@ BEAT_S = 2.0
 MOST_ADOPTED = 10_000
 LANDED_AFTER = timedelta(seconds=5)
 """By then what a killed process asked a provider for is there to be found, or never will be."""
+LONGEST_WAIT = timedelta(seconds=60)
+"""How long a row may be told to wait across a restart. Asking too early costs a question, no more."""
 DEAD_AFTER = timedelta(seconds=8)
 """Silence after which a process is taken for dead, by the database's clock."""
 FORGET_EVERY = timedelta(minutes=10)
@@ -63,7 +66,7 @@ class Worker:
         self._stations = stations
         self._recovery = recovery
         self._stopping = asyncio.Event()
-        self._forget_at = datetime.now(UTC)
+        self._forget_at = self._line.clock.now()
         self._heard_at: datetime | None = None
         self._beating_since = self._forget_at
 
@@ -134,8 +137,12 @@ class Worker:
             for attempt in unasked:
                 # Nobody is creating it any more; recovery asks whether the provider has it.
                 await note_attempt(tx, attempt.id, check_at=attempt.created_at + LANDED_AFTER)
-        if released or unasked:
-            log.info("worker.adopted", leases=released, attempts=len(unasked))
+            # What waits for longer than anything may was written by a clock that has been set back since.
+            latest = self._line.clock.now() + LONGEST_WAIT
+            early = await bring_jobs_forward(tx, latest) + await bring_deliveries_forward(tx, latest)
+            early += await bring_checks_forward(tx, latest)
+        if released or unasked or early:
+            log.info("worker.adopted", leases=released, attempts=len(unasked), brought_forward=early)
 
     async def catch_up(self) -> None:
         """Apply the news that is stored already, before anybody calls its attempt lost."""
@@ -143,7 +150,7 @@ class Worker:
         if inbox is None:
             return
         async with self._line.database.reading() as tx:
-            ids = await inbox.due(tx, datetime.now(UTC), SWEEP_BATCH)
+            ids = await inbox.due(tx, self._line.clock.now(), SWEEP_BATCH)
         for delivery_id in ids:
             try:
                 await inbox.step(delivery_id)
@@ -152,7 +159,7 @@ class Worker:
 
     async def sweep(self) -> int:
         """Hint every row that is due; how many there were."""
-        now = datetime.now(UTC)
+        now = self._line.clock.now()
         found = 0
         if now >= self._forget_at:
             self._forget_at = now + FORGET_EVERY

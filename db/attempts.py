@@ -118,3 +118,11 @@ async def list_live_attempts(
     if kind:
         statement = statement.join(Job, col(Job.id) == col(Attempt.job_id)).where(col(Job.kind) == kind)
     return [Attempt(**row) for row in (await tx.execute(statement)).mappings()]
+
+
+async def bring_checks_forward(tx: Transaction, latest: datetime) -> int:
+    """Let recovery ask about every live attempt by `latest`; for how many that is sooner."""
+    statement = update(Attempt).where(
+        col(Attempt.status).in_(LIVE_ATTEMPT_STATUSES), col(Attempt.check_at) > latest
+    )
+    return (await tx.execute(statement.values(check_at=latest))).rowcount

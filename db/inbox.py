@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime
 
-from sqlalchemy import func, select, update
+from sqlalchemy import select, update
 from sqlmodel import col
 
 from db.session import Transaction
@@ -89,6 +89,7 @@ async def has_unsettled(tx: Transaction, attempt_id: str) -> bool:
     return (await tx.execute(statement)).first() is not None
 
 
-async def count_unsettled(tx: Transaction) -> int:
-    statement = select(func.count()).select_from(Delivery).where(col(Delivery.settled_at).is_(None))
-    return int((await tx.execute(statement)).scalar_one())
+async def bring_deliveries_forward(tx: Transaction, latest: datetime) -> int:
+    """Let no delivery wait for a time after `latest`; how many did."""
+    statement = update(Delivery).where(col(Delivery.settled_at).is_(None), col(Delivery.run_after) > latest)
+    return (await tx.execute(statement.values(run_after=latest))).rowcount

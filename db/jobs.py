@@ -14,6 +14,10 @@ from db.session import Transaction
 from db.states import JOB_MOVES, LIVE_JOB_STATES, JobState
 from db.tables import Job
 
+EARLY_S = 0.5
+"""What the clocks of processes on one database may differ by: a step may begin that much before its time.
+One that came a moment early and was turned away would have to wait for the next sweep."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
@@ -62,14 +66,6 @@ async def list_jobs(tx: Transaction, wanted: JobFilter, *, limit: int) -> list[J
     return [Job(**row) for row in (await tx.execute(statement)).mappings()]
 
 
-async def count_jobs(tx: Transaction) -> dict[str, int]:
-    """How many jobs stand in each state."""
-    rows = (
-        await tx.execute(select(col(Job.state), func.count().label("count")).group_by(col(Job.state)))
-    ).mappings()
-    return {row["state"]: row["count"] for row in rows}
-
-
 async def count_live_jobs(tx: Transaction) -> int:
     """How many jobs have not ended."""
     statement = select(func.count()).select_from(Job).where(col(Job.state).in_(LIVE_JOB_STATES))
@@ -100,26 +96,32 @@ async def move_job(
 
 
 async def claim_job(
-    tx: Transaction, job_id: str, state: JobState, *, lease: str, now: datetime, until: datetime
+    tx: Transaction, job_id: str, state: JobState, *, lease: str, now: datetime, lease_s: float
 ) -> Job | None:
-    """Take the lease of a due job for one step, counted as begun; None when it is not ours to take."""
+    """Take the lease of a due job for one step, counted as begun; None when it is not ours to take.
+
+    Leases begin and end by the database's clock, so that machines whose clocks differ agree on who holds
+    one; `now` is the caller's, for a database that has none.
+    """
     taken = await tx.execute(
         update(Job)
         .where(
             col(Job.id) == job_id,
             col(Job.state) == state,
-            col(Job.run_after) <= now,
-            (col(Job.lease).is_(None)) | (col(Job.lease_until) < now),
+            col(Job.run_after) <= tx.clock(now, later_s=EARLY_S),
+            (col(Job.lease).is_(None)) | (col(Job.lease_until) < tx.clock(now)),
         )
-        .values(lease=lease, lease_until=until, crashes=col(Job.crashes) + 1)
+        .values(lease=lease, lease_until=tx.clock(now, later_s=lease_s), crashes=col(Job.crashes) + 1)
     )
     return await find_job(tx, job_id) if taken.rowcount == 1 else None
 
 
-async def renew_lease(tx: Transaction, job_id: str, *, lease: str, until: datetime) -> bool:
+async def renew_lease(tx: Transaction, job_id: str, *, lease: str, now: datetime, lease_s: float) -> bool:
     """Say that the holder is alive; False when it is not the holder any more."""
     renewed = await tx.execute(
-        update(Job).where(col(Job.id) == job_id, col(Job.lease) == lease).values(lease_until=until)
+        update(Job)
+        .where(col(Job.id) == job_id, col(Job.lease) == lease)
+        .values(lease_until=tx.clock(now, later_s=lease_s))
     )
     return renewed.rowcount == 1
 
@@ -159,6 +161,14 @@ async def postpone_job(
         .values(run_after=run_after, waiting_reason=waiting_reason[:500], waiting_for=waiting_for)
     )
     return postponed.rowcount == 1
+
+
+async def bring_jobs_forward(tx: Transaction, latest: datetime) -> int:
+    """Let no job wait for a time after `latest`; how many did."""
+    statement = update(Job).where(
+        col(Job.state).in_([JobState.QUEUED, JobState.FINISHING]), col(Job.run_after) > latest
+    )
+    return (await tx.execute(statement.values(run_after=latest))).rowcount
 
 
 async def count_waiting_before(tx: Transaction, provider: str, job: Job) -> int:

@@ -16,10 +16,10 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, text
+from sqlalchemy import ColumnElement, Interval, func, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult, make_url
 from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
@@ -30,6 +30,7 @@ from sqlalchemy.sql import Executable
 from sqlmodel import SQLModel
 
 from db.engines import PoolLimits, server_engine, sqlite_engine
+from db.tables import UtcDateTime
 
 
 class DatabaseUnavailable(Exception):
@@ -69,6 +70,18 @@ class Transaction:
         for row in rows:
             inserted += (await self._connection.execute(statement, row)).rowcount
         return inserted
+
+    @property
+    def has_clock(self) -> bool:
+        """Whether the database has a clock of its own: a server's, that all who share it can go by."""
+        return self._connection.dialect.name == "postgresql"
+
+    def clock(self, now: datetime, *, later_s: float = 0.0) -> ColumnElement[datetime]:
+        """The database's time within a statement; `now`, the caller's, where it has no clock of its own."""
+        later = timedelta(seconds=later_s)
+        if not self.has_clock:
+            return literal(now + later, UtcDateTime)
+        return func.now(type_=UtcDateTime) + literal(later, Interval)
 
     async def now(self) -> datetime:
         """The time by the clock that all who share this database have in common."""

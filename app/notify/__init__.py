@@ -53,6 +53,10 @@ class Notifier(Protocol):
 
     def count_subscriptions(self) -> int: ...
 
+    def trouble(self) -> str | None:
+        """Why hints of other processes do not arrive; None when they do."""
+        ...
+
 
 class InProcessNotifier:
     """Hints within one process and one event loop: what SQLite needs."""
@@ -88,6 +92,9 @@ class InProcessNotifier:
     def count_subscriptions(self) -> int:
         """How many waiters there are, on all topics."""
         return sum(len(listeners) for listeners in self._subscriptions.values())
+
+    def trouble(self) -> str | None:
+        return None
 
 
 RECOVERY = "recovery"

@@ -42,6 +42,7 @@ class PostgresHints:
         self._dsn = dsn_of(url)
         self._local = InProcessNotifier()
         self._listening: asyncio.Task[None] | None = None
+        self._trouble: str | None = "not connected yet"
 
     async def start(self) -> None:
         """Listen until `aclose`; returns once the first connection is up, or has failed and is retried."""
@@ -67,6 +68,9 @@ class PostgresHints:
 
     def count_subscriptions(self) -> int:
         return self._local.count_subscriptions()
+
+    def trouble(self) -> str | None:
+        return self._trouble
 
     async def aclose(self) -> None:
         if self._listening is not None:
@@ -95,6 +99,7 @@ class PostgresHints:
                 failures = 0
             except ASYNCPG_TROUBLE as exc:
                 failures += 1
+                self._trouble = f"reconnecting after {type(exc).__name__}"
                 log.warning("hints.reconnecting", reason=type(exc).__name__)
             await asyncio.sleep(backoff_s(failures, first_s=0.2, most_s=5.0))
 
@@ -103,6 +108,7 @@ class PostgresHints:
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _: lost.set())
         await connection.add_listener(CHANNEL, self._heard)
+        self._trouble = None
         ready.set()
         # What was said while nobody listened is not said again: everybody looks once.
         self._local.publish_all()

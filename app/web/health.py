@@ -1,19 +1,26 @@
-"""`/healthz`, `/readyz`, `/metrics`: alive, able, and how it goes."""
+"""`/healthz`, `/readyz`, `/metrics`: alive, able, and how it goes.
+
+Promises: `/healthz` asks nobody; the other two answer within a second whatever hangs, and ask each part
+outside by one look at a time, however many requests there are.
+"""
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from app.watch.dependencies import Standing
+from app.watch.figures import Queues, readable
 from app.web.parts import Part
-from db.inbox import count_unsettled
-from db.jobs import count_jobs
-from db.session import DatabaseUnavailable
-from db.states import JobState
+from app.wiring import Runtime
 
 router = APIRouter(tags=["health"])
+
+OWN_PARTS = ("database", "storage", "hints", "engine")
+"""The dependencies that are no providers."""
 
 
 @router.get("/healthz")
@@ -26,41 +33,70 @@ async def healthz() -> dict[str, str]:
     "/readyz", responses={503: {"description": "Something it needs is not there; `checks` says what"}}
 )
 async def readyz(runtime: Part) -> JSONResponse:
-    """Whether jobs can be accepted, stored and finished now."""
-    database = await runtime.line.database.health()
-    storage = await runtime.bench.storage.check()
-    providers = {name: await provider.health() for name, provider in runtime.providers.items()}
-    checks: dict[str, Any] = {
-        "database": {
-            "ok": database.ok,
-            "latency_ms": round(database.latency_ms, 2),
-            "pool": database.pool,
-            "detail": database.detail,
-        },
-        "storage": {"ok": storage is None, "detail": storage or ""},
-        "providers": {
-            name: {"ok": health.state in ("ready", "busy"), "state": health.state, "detail": health.detail}
-            for name, health in providers.items()
-        },
+    """Whether jobs can be accepted, stored and finished now, with the reasons where they cannot."""
+    figures = runtime.figures
+    standings, queues, free = await asyncio.gather(
+        figures.standings(), figures.queues(), figures.free_bytes()
+    )
+    needed = [name for name, each in figures.dependencies.items() if each.is_needed]
+    reasons = [f"{name}: {standings[name].detail}" for name in needed if not standings[name].ok]
+    body = {
+        "ready": not reasons,
+        "intake": _intake(runtime, reasons, queues),
+        "checks": _checks(runtime, standings),
+        "queues": _queues(queues),
+        "disk_free_bytes": free,
+        "clock": {"skew_s": _rounded(figures.clock.skew_s), "doubt_s": _rounded(figures.clock.doubt_s)},
+        "event_loop": {"lag_worst_s": _rounded(figures.loop_watch.worst_s())},
     }
-    # Jobs wait for a provider that is away; without a database or a store nothing can be promised.
-    ready = database.ok and storage is None
-    return JSONResponse({"ready": ready, "checks": checks}, status_code=200 if ready else 503)
+    return JSONResponse(body, status_code=503 if reasons else 200)
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
 async def metrics(runtime: Part) -> Response:
     """Prometheus exposition format."""
-    figures = runtime.line.metrics
-    try:
-        async with runtime.line.database.reading() as tx:
-            counts = await count_jobs(tx)
-            figures.deliveries_unsettled.set(await count_unsettled(tx))
-    except DatabaseUnavailable:
-        counts = {}
-    for state in JobState:
-        figures.jobs.labels(state.value).set(counts.get(state, 0))
-    for figure, value in runtime.line.database.pool_figures().items():
-        figures.pool_connections.labels(figure).set(value)
-    figures.waiters.set(runtime.line.notifier.count_subscriptions())
-    return Response(figures.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+    await runtime.figures.collect()
+    runtime.line.metrics.waiters.set(runtime.line.notifier.count_subscriptions())
+    return Response(runtime.line.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+
+def _checks(runtime: Runtime, standings: dict[str, Standing]) -> dict[str, Any]:
+    checks: dict[str, Any] = {name: readable(standings[name]) for name in OWN_PARTS if name in standings}
+    checks["database"]["pool"] = runtime.figures.pool()
+    # Jobs wait for a provider that is away: it is told of, and does not make the service unready.
+    checks["providers"] = {
+        name: {"state": "down", **readable(standing)}
+        for name, standing in standings.items()
+        if name not in OWN_PARTS
+    }
+    return checks
+
+
+def _intake(runtime: Runtime, reasons: list[str], queues: Queues | None) -> dict[str, Any]:
+    """Whether a new job would be taken, and what stands in its way."""
+    most = runtime.settings.max_queued_jobs
+    live = sum(queues.live_jobs().values()) if queues else 0
+    if live >= most:
+        reasons = [*reasons, f"{live} jobs are alive, MAX_QUEUED_JOBS is {most}"]
+    return {"open": not reasons, "reasons": reasons}
+
+
+def _queues(queues: Queues | None) -> dict[str, Any] | None:
+    """Live jobs, and how long the first row of each station has been waiting; None when nobody can say."""
+    if queues is None:
+        return None
+    stations = {
+        station: {"depth": 0, "due": 0, "oldest_due_s": 0.0, "oldest_s": 0.0}
+        for station in ("dispatch", "apply", "finish")
+    }
+    for (station, _), (depth, due, oldest_due_s, oldest_s) in queues.by_station().items():
+        shown = stations[station]
+        shown["depth"] += int(depth)
+        shown["due"] += int(due)
+        shown["oldest_due_s"] = max(shown["oldest_due_s"], round(oldest_due_s, 3))
+        shown["oldest_s"] = max(shown["oldest_s"], round(oldest_s, 3))
+    return {"jobs": queues.live_jobs(), "stations": stations}
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 4)

@@ -136,8 +136,9 @@ async def list_events(
 async def _stream(runtime: Runtime, job_id: str, after_seq: int) -> AsyncIterator[ServerSentEvent]:
     """Every event once, in order, until the job's last one."""
     with runtime.line.notifier.subscribe(job_topic(job_id)) as hints:
+        has_waited = False
         while True:
-            ended = (await runtime.jobs.get(job_id)).is_ended
+            view = await runtime.jobs.get(job_id)
             events = await runtime.jobs.list_events(job_id, after_seq=after_seq, limit=MOST_EVENTS)
             for event in events:
                 after_seq = event.seq
@@ -146,8 +147,11 @@ async def _stream(runtime: Runtime, job_id: str, after_seq: int) -> AsyncIterato
                 )
             if len(events) == MOST_EVENTS:
                 continue
-            if ended:
+            if view.is_ended:
+                if has_waited:
+                    runtime.jobs.note_woken(view)
                 return
+            has_waited = True
             await hints.wait(KEEPALIVE_S)
 
 

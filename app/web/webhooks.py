@@ -7,7 +7,7 @@ Never a redirect: a provider that does not follow it would lose the news.
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+import time
 from urllib.parse import parse_qsl
 
 import structlog
@@ -39,6 +39,7 @@ class WebhookDoor:
         self._runtime = runtime
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        began = time.perf_counter()
         headers = _joined_headers(scope)
         scope["request_id"] = request_id_of(headers.get("x-request-id", ""))
         try:
@@ -53,6 +54,8 @@ class WebhookDoor:
             await answer(scope, receive, send)
         else:
             await _accept(send, delivery_id, scope["request_id"])
+            provider = scope["path"].removeprefix(PREFIX).partition("/")[0]
+            self._runtime.line.metrics.ack_seconds.labels(provider).observe(time.perf_counter() - began)
 
     async def _receive(self, scope: Scope, headers: dict[str, str], receive: Receive) -> str:
         """Check one callback and store it; returns after the commit."""
@@ -85,7 +88,7 @@ class WebhookDoor:
             raise Unauthenticated("the callback could not be verified")
         # A stranger may be a provider with news of nothing of ours, but has no claim to our memory.
         body = await _read(receive, most_bytes if ours else min(most_bytes, MOST_STRANGE_BYTES))
-        proof = provider.verify(headers, body, now=datetime.now(UTC))
+        proof = provider.verify(headers, body, now=self._runtime.line.clock.wall())
         return Incoming(
             DeliverySource.WEBHOOK,
             name,

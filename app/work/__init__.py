@@ -53,6 +53,10 @@ class WorkEngine(Protocol):
 
     def stop(self) -> None: ...
 
+    def trouble(self) -> str | None:
+        """Why no items are taken although `run` runs; None when they are, or nobody runs it here."""
+        ...
+
     @property
     def write_items(self) -> ItemsWriter | None:
         """Enqueues for a station on a driver connection, in its transaction; None for an engine in memory."""

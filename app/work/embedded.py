@@ -87,6 +87,9 @@ class EmbeddedEngine:
         for queue in self._queues.values():
             queue.shutdown.set()
 
+    def trouble(self) -> str | None:
+        return None
+
     async def _run_item(self, station: Station, step: Step, turn: asyncio.Semaphore, item: Item) -> None:
         row_id = (item.payload or b"").decode()
         async with turn:

@@ -61,6 +61,7 @@ class PostgresEngine:
         self._hinted: set[tuple[Station, str]] = set()
         self._hinting: asyncio.Task[None] | None = None
         self._pool: asyncpg.Pool | None = None
+        self._trouble: str | None = None
 
     def enqueue(self, tx: Transaction, station: Station, *row_ids: str) -> None:
         if row_ids:
@@ -85,10 +86,12 @@ class PostgresEngine:
                 async with _pool(self._dsn, steps) as pool:
                     self._pool = pool
                     failures = 0
+                    self._trouble = None
                     await self._work(pool, steps)
             except ENGINE_TROUBLE as exc:
                 # A restarted server ends LISTEN without a word: the listener's failure is our only sign.
                 failures += 1
+                self._trouble = f"reconnecting after {type(exc).__name__}"
                 log.warning("engine.reconnecting", reason=type(exc).__name__)
             finally:
                 self._pool = None
@@ -100,6 +103,9 @@ class PostgresEngine:
         self._stopping.set()
         for queue in self._queues:
             queue.shutdown.set()
+
+    def trouble(self) -> str | None:
+        return self._trouble
 
     async def _work(self, pool: asyncpg.Pool, steps: Mapping[Station, Step]) -> None:
         queues: list[tuple[PgQueuer, int]] = []

@@ -78,9 +78,9 @@ class Child:
             line = await self._process.stdout.readline()  # type: ignore[union-attr]
         assert line, f"it did not start:\n{self.log[-3000:]}"
 
-    def arm(self, point: CrashPoint, passes: int = 1) -> None:
-        """Let it die when it passes this point for the `passes`-th time from now on."""
-        self._armed.write_text(f"{point} {passes}")
+    def arm(self, point: CrashPoint, passes: int = 1, *, block_s: float = 0) -> None:
+        """Let it die when it passes this point for the `passes`-th time, or block its loop for a while."""
+        self._armed.write_text(f"{point} {passes} {block_s}")
 
     async def dies(self) -> None:
         """Wait until it has killed itself."""

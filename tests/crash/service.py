@@ -2,7 +2,8 @@
 
 `python -m tests.crash.service --port N --armed FILE`: settings from the environment, the URL on stdout once
 it is up, logs on stderr, the ordinary end on SIGTERM. FILE may come and go at any time; while it is there it
-says `POINT PASSES`, and the process dies at that passing of that point. `Child` in `tests.crash.child`
+says `POINT PASSES SECONDS`, and at that passing of that point the process dies, or its event loop is blocked
+for so many seconds where they are not 0. `Child` in `tests.crash.child`
 starts it and watches what it leaves.
 """
 
@@ -13,6 +14,7 @@ import asyncio
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -26,7 +28,7 @@ from app.settings import load_settings
 
 
 def killer(armed: Path) -> Reach:
-    """Ends this process by SIGKILL at the armed passing of the armed point, and disarms the next life."""
+    """Ends or blocks this process at the armed passing of the armed point, and disarms the next life."""
     seen: Counter[str] = Counter()
 
     def reach(point: CrashPoint) -> None:
@@ -34,11 +36,14 @@ def killer(armed: Path) -> Reach:
             text = armed.read_text()
         except FileNotFoundError:
             return
-        name, passes = text.split()
+        name, passes, seconds = text.split()
         seen[text] += name == point
         if name == point and seen[text] == int(passes):
             armed.unlink()
-            os.kill(os.getpid(), signal.SIGKILL)
+            if float(seconds):
+                time.sleep(float(seconds))
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
 
     return reach
 
