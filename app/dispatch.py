@@ -82,10 +82,17 @@ class Dispatcher:
         return await job_rows.list_due_jobs(tx, JobState.QUEUED, now=now, limit=limit)
 
     async def step(self, job_id: str) -> None:
-        """Give a due, queued job its next attempt; nothing when it is not due any more."""
+        """Give a due, queued job its next attempt; nothing when none is due.
+
+        The id says that a job became due, not whose turn it is: many items of one tenant are in the engine
+        before the only one of another. Each item takes the next job in turn, so that all of them are taken.
+        """
         now = datetime.now(UTC)
         async with self._line.database.transaction() as tx:
-            job = await job_rows.find_job(tx, job_id, lock=True)
+            job = await job_rows.find_next_job(tx, JobState.QUEUED, now=now, providers=self._wanted())
+            if job is None:
+                # It may wait for a slot, and look for itself whether the hint was lost.
+                job = await job_rows.find_job(tx, job_id, lock=True)
             if job is None or job.state != JobState.QUEUED or job.run_after > now:
                 return
             attempt = await self._begin(tx, job, now)
@@ -94,6 +101,10 @@ class Dispatcher:
         self._line.reach(CrashPoint.ATTEMPT_COMMITTED)
         with structlog.contextvars.bound_contextvars(job_id=job.id, attempt_id=attempt.id):
             await self._create(job, attempt)
+
+    def _wanted(self) -> Sequence[str] | None:
+        """What jobs may ask for that this process begins; None for all, where nobody else would."""
+        return None if self._line.settings.is_sqlite else ["auto", *self._asked]
 
     async def _begin(self, tx: Transaction, job: Job, now: datetime) -> Attempt | None:
         """Write the attempt and take the job from the queue, or let the job wait with a reason."""
@@ -123,6 +134,7 @@ class Dispatcher:
             provider=name,
             model=self._model(job.kind, name),
             owner=self._routes[name].owner,
+            begun_by=self._line.process_id,
             status=AttemptStatus.PENDING,
             created_at=now,
             check_at=now + timedelta(seconds=CREATE_LIMIT_S + 5),
@@ -157,7 +169,8 @@ class Dispatcher:
         await job_rows.postpone_job(
             tx,
             job.id,
-            run_after=now + timedelta(seconds=RECHECK_SLOT_S),
+            # Who is further behind is woken later too: not all of them look again every minute.
+            run_after=now + timedelta(seconds=RECHECK_SLOT_S + ahead),
             waiting_reason=f"behind {ahead + slots} jobs at {name}",
             waiting_for=name,
         )

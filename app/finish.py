@@ -80,6 +80,7 @@ class Finisher:
                 job_id,
                 JobState.FINISHING,
                 lease=lease,
+                by=self._line.process_id,
                 now=now,
                 until=now + timedelta(seconds=settings.lease_s),
             )

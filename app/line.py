@@ -31,6 +31,8 @@ class Line:
     engine: WorkEngine
     notifier: Notifier
     metrics: Metrics
+    process_id: str
+    """Names this process to the others; new at every start."""
     reach: Reach = pass_by
 
     def hint_job(self, tx: Transaction, job_id: str) -> None:

@@ -98,6 +98,7 @@ async def open_runtime(
             engine=engine or _make_engine(settings),
             notifier=notifier or await _make_notifier(settings, stack),
             metrics=Metrics(),
+            process_id=process_id,
             reach=reach,
         )
         if routes is None:
