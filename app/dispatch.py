@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
@@ -36,7 +37,7 @@ from db import attempts as attempt_rows
 from db import jobs as job_rows
 from db.events import append_event
 from db.ids import make_id
-from db.session import Transaction
+from db.session import DatabaseUnavailable, Transaction
 from db.states import AttemptStatus, DeliverySource, JobState
 from db.tables import Attempt, Job
 
@@ -191,6 +192,11 @@ class Dispatcher:
         except TimeoutError:
             unanswered = ProviderUnavailable("creating the prediction took too long", ambiguous=True)
             await self._refused(job, attempt, unanswered)
+        except asyncio.CancelledError:
+            # The process stops: nobody hears the answer, so somebody must ask.
+            with suppress(DatabaseUnavailable):
+                await self._look_soon(attempt)
+            raise
         except ProviderBadResponse as exc:
             # It may exist all the same: keep what was said and let recovery look for it.
             await self._inbox.receive_news(DeliverySource.POLL, attempt, exc.raw)

@@ -75,9 +75,10 @@ class Settings(BaseSettings):
     )
     finish_limit_s: float = Field(180, gt=0, description="Limit on finishing one job")
     lease_s: float = Field(
-        6,
+        15,
         gt=0.3,
-        description="Silence of a finisher after which another takes its job; renewed thrice in it",
+        description="Silence of a finisher after which another takes its job; renewed thrice in it. Of a "
+        "process that died, it is taken sooner",
     )
     silence_s: float = Field(30, gt=0, description="Silence after which recovery first asks the provider")
     recovery_interval_s: float = Field(10, gt=0, description="Pause between two looks for silent attempts")

@@ -44,7 +44,7 @@ async def readyz(runtime: Part) -> JSONResponse:
         },
     }
     # Jobs wait for a provider that is away; without a database or a store nothing can be promised.
-    ready = database.ok and storage is None
+    ready = database.ok and storage is None and not runtime.jobs.is_closing
     return JSONResponse({"ready": ready, "checks": checks}, status_code=200 if ready else 503)
 
 

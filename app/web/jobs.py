@@ -134,7 +134,7 @@ async def list_events(
 
 
 async def _stream(runtime: Runtime, job_id: str, after_seq: int) -> AsyncIterator[ServerSentEvent]:
-    """Every event once, in order, until the job's last one."""
+    """Every event once, in order, until the job's last one, or until this process stops."""
     with runtime.line.notifier.subscribe(job_topic(job_id)) as hints:
         while True:
             ended = (await runtime.jobs.get(job_id)).is_ended
@@ -146,7 +146,7 @@ async def _stream(runtime: Runtime, job_id: str, after_seq: int) -> AsyncIterato
                 )
             if len(events) == MOST_EVENTS:
                 continue
-            if ended:
+            if ended or runtime.jobs.is_closing:
                 return
             await hints.wait(KEEPALIVE_S)
 
