@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -36,7 +37,7 @@ from db import attempts as attempt_rows
 from db import jobs as job_rows
 from db.events import append_event
 from db.ids import make_id
-from db.session import Transaction
+from db.session import DatabaseUnavailable, Transaction
 from db.states import AttemptStatus, DeliverySource, JobState
 from db.tables import Attempt, Job
 
@@ -84,10 +85,17 @@ class Dispatcher:
         return await job_rows.list_due_jobs(tx, JobState.QUEUED, now=now, limit=limit)
 
     async def step(self, job_id: str) -> None:
-        """Give a due, queued job its next attempt; nothing when it is not due any more."""
+        """Give a due, queued job its next attempt; nothing when none is due.
+
+        The id says that a job became due, not whose turn it is: many items of one tenant are in the engine
+        before the only one of another. Each item takes the next job in turn, so that all of them are taken.
+        """
         now = self._line.clock.now()
         async with self._line.database.transaction() as tx:
-            job = await job_rows.find_job(tx, job_id, lock=True)
+            job = await job_rows.find_next_job(tx, JobState.QUEUED, now=now, providers=self._wanted())
+            if job is None:
+                # It may wait for a slot, and look for itself whether the hint was lost.
+                job = await job_rows.find_job(tx, job_id, lock=True)
             if job is None or job.state != JobState.QUEUED or job.run_after > now + EARLY:
                 return
             attempt = await self._begin(tx, job, now)
@@ -96,6 +104,10 @@ class Dispatcher:
         self._line.reach(CrashPoint.ATTEMPT_COMMITTED)
         with structlog.contextvars.bound_contextvars(job_id=job.id, attempt_id=attempt.id):
             await self._create(job, attempt)
+
+    def _wanted(self) -> Sequence[str] | None:
+        """What jobs may ask for that this process begins; None for all, where nobody else would."""
+        return None if self._line.settings.is_sqlite else ["auto", *self._asked]
 
     async def _begin(self, tx: Transaction, job: Job, now: datetime) -> Attempt | None:
         """Write the attempt and take the job from the queue, or let the job wait with a reason."""
@@ -125,6 +137,7 @@ class Dispatcher:
             provider=name,
             model=self._model(job.kind, name),
             owner=self._routes[name].owner,
+            begun_by=self._line.process_id,
             status=AttemptStatus.PENDING,
             created_at=now,
             check_at=now + timedelta(seconds=CREATE_LIMIT_S + 5),
@@ -159,7 +172,8 @@ class Dispatcher:
         await job_rows.postpone_job(
             tx,
             job.id,
-            run_after=now + timedelta(seconds=RECHECK_SLOT_S),
+            # Who is further behind is woken later too: not all of them look again every minute.
+            run_after=now + timedelta(seconds=RECHECK_SLOT_S + ahead),
             waiting_reason=f"behind {ahead + slots} jobs at {name}",
             waiting_for=name,
         )
@@ -181,6 +195,11 @@ class Dispatcher:
         except TimeoutError:
             unanswered = ProviderUnavailable("creating the prediction took too long", ambiguous=True)
             await self._refused(job, attempt, unanswered)
+        except asyncio.CancelledError:
+            # The process stops: nobody hears the answer, so somebody must ask.
+            with suppress(DatabaseUnavailable):
+                await self._look_soon(attempt)
+            raise
         except ProviderBadResponse as exc:
             # It may exist all the same: keep what was said and let recovery look for it.
             await self._inbox.receive_news(DeliverySource.POLL, attempt, exc.raw)

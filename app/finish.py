@@ -32,6 +32,7 @@ from app.line import Line
 from app.outbound import Outbound, decode_data_uri
 from app.provider.base import Provider, understand
 from app.storage import Storage, content_key, measure
+from app.work import Station
 from app.workspace import Workspace
 from db import attempts as attempt_rows
 from db import jobs as job_rows
@@ -83,6 +84,7 @@ class Finisher:
                 job_id,
                 JobState.FINISHING,
                 lease=lease,
+                by=self._line.process_id,
                 now=now,
                 lease_s=settings.lease_s,
             )
@@ -98,19 +100,25 @@ class Finisher:
             try:
                 await self._finish(job, lease)
             except DatabaseUnavailable:
-                await self._let_go(job, lease)
+                await self._let_go(job, lease, "the database was away", wait_s=RETRY_S)
+                raise
+            except asyncio.CancelledError:
+                # The process stops: the next one may begin at once.
+                await self._let_go(job, lease, "its worker stopped")
                 raise
             finally:
                 keeping.cancel()
 
-    async def _let_go(self, job: Job, lease: str) -> None:
-        """The database went away under the step: that was no crash of its own."""
-        later = self._line.clock.now() + timedelta(seconds=RETRY_S)
+    async def _let_go(self, job: Job, lease: str, reason: str, *, wait_s: float = 0.0) -> None:
+        """Something else than the step ended it: that was no crash of its own."""
+        later = self._line.clock.now() + timedelta(seconds=wait_s)
         with suppress(DatabaseUnavailable):
             async with self._line.database.transaction() as tx:
-                await job_rows.release_job(
-                    tx, job.id, lease=lease, run_after=later, waiting_reason="the database was away"
+                released = await job_rows.release_job(
+                    tx, job.id, lease=lease, run_after=later, waiting_reason=reason
                 )
+                if released and not wait_s:
+                    self._line.engine.enqueue(tx, Station.FINISH, job.id)
 
     async def _keep(self, job_id: str, lease: str) -> None:
         """Renew the lease while the step lives. Losing it stops nothing here: the commit will not find it."""

@@ -22,6 +22,7 @@ from app.backoff import backoff_s
 from app.crash_points import CrashPoint
 from app.errors import Overloaded, ProviderBadResponse, ProviderUnavailable
 from app.lifecycle import (
+    HANDED_BACK,
     Ignore,
     News,
     Silence,
@@ -193,7 +194,7 @@ class Inbox:
             if attempt is None:
                 await self._apply_to_waiting_job(tx, delivery, news, job, now)
                 return
-            decision = decide(self._standing(job, attempt), news, now)
+            decision = decide(await self._standing(tx, job, attempt), news, now)
             if await self._moves.carry_out(tx, decision, job, attempt, news, now, delivery.id):
                 outcome, detail = DeliveryOutcome.APPLIED, type(decision).__name__.lower()
             elif isinstance(decision, Ignore):
@@ -215,10 +216,14 @@ class Inbox:
         )
         await self._settle(tx, delivery, DeliveryOutcome.APPLIED, "fail", job.id)
 
-    def _standing(self, job: Job, attempt: Attempt) -> Standing:
+    async def _standing(self, tx: Transaction, job: Job, attempt: Attempt) -> Standing:
+        number = attempt.number
+        if number >= self._line.settings.max_attempts:
+            # Those that a stopping worker gave back were no tries of the job's.
+            number -= await attempt_rows.count_attempts(tx, job.id, error=HANDED_BACK)
         return Standing(
             attempt_status=AttemptStatus(attempt.status),
-            attempt_number=attempt.number,
+            attempt_number=number,
             job_state=JobState(job.state),
             deadline_at=job.deadline_at,
             max_attempts=self._line.settings.max_attempts,

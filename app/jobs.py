@@ -19,8 +19,9 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from app.admission import Admission
 from app.crash_points import CrashPoint
-from app.errors import Conflict, InvalidInput, NotFound, Overloaded
+from app.errors import Conflict, InvalidInput, NotFound
 from app.kinds import get_kind
 from app.line import Line
 from app.notify import RECOVERY, job_topic
@@ -49,6 +50,7 @@ class JobRequest:
     provider: str = "auto"
     deadline_s: float | None = None
     priority: int = 0
+    tenant: str = "default"
 
 
 class Jobs:
@@ -58,6 +60,8 @@ class Jobs:
         self._line = line
         self._providers = providers
         self._views = Views(line.database)
+        self._admission = Admission(line=line)
+        self._closing = False
 
     async def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobView:
         """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded."""
@@ -66,11 +70,13 @@ class Jobs:
         job = Job(
             id=make_id("job"),
             kind=request.kind,
+            tenant=request.tenant,
             state=JobState.QUEUED,
             input=checked,
             caller_metadata=request.metadata,
             provider=request.provider,
             priority=request.priority,
+            turn_at=job_rows.turn_of(now, request.priority),
             created_at=now,
             deadline_at=now + timedelta(seconds=request.deadline_s or self._line.settings.job_deadline_s),
             run_after=now,
@@ -93,7 +99,7 @@ class Jobs:
         return view
 
     async def wait(self, job_id: str, *, timeout_s: float) -> JobView:
-        """Read a job once it has ended, or as it stands after the timeout. Raises NotFound."""
+        """Read a job once it has ended, or as it stands after the timeout or at a stop. Raises NotFound."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         has_waited = False
         with self._line.notifier.subscribe(job_topic(job_id)) as subscription:
@@ -101,7 +107,7 @@ class Jobs:
                 # Subscribed before reading: an end between the two is heard, not missed.
                 view = await self.get(job_id)
                 left_s = deadline - asyncio.get_running_loop().time()
-                if view.is_ended or left_s <= 0:
+                if view.is_ended or left_s <= 0 or self._closing:
                     break
                 has_waited = True
                 await subscription.wait(left_s)
@@ -114,6 +120,16 @@ class Jobs:
         if view.job.finished_at is not None:
             woken_s = (self._line.clock.now() - view.job.finished_at).total_seconds()
             self._line.metrics.wake_seconds.observe(max(0.0, woken_s))
+
+    @property
+    def is_closing(self) -> bool:
+        """Whether this process is about to stop: nobody waits here any longer."""
+        return self._closing
+
+    def release_waiters(self) -> None:
+        """Answer everybody who waits with the job as it stands, from now on at once."""
+        self._closing = True
+        self._line.notifier.publish_all()
 
     async def list_jobs(self, wanted: JobFilter, *, limit: int) -> list[JobView]:
         """Newest first; page on with the last id as `before_id`."""
@@ -162,6 +178,7 @@ class Jobs:
                 "state": JobState.QUEUED,
                 "retry_of": old.id,
                 "created_at": now,
+                "turn_at": job_rows.turn_of(now, old.priority),
                 "run_after": now,
                 "deadline_at": now + span,
                 **dict.fromkeys(_FORGOTTEN_ON_RETRY),
@@ -211,8 +228,7 @@ class Jobs:
         return claimed.job_id
 
     async def _insert(self, tx: Transaction, job: Job) -> None:
-        if await job_rows.count_live_jobs(tx) >= self._line.settings.max_queued_jobs:
-            raise Overloaded("too many jobs are waiting", retry_after_s=10)
+        await self._admission.admit(tx, job)
         await job_rows.insert_job(tx, job)
         await event_rows.append_event(
             tx, job.id, "job.created", at=job.created_at, status="queued", kind=job.kind
@@ -229,6 +245,7 @@ _FORGOTTEN_ON_RETRY = (
     "finished_at",
     "lease",
     "lease_until",
+    "leased_by",
     "error_code",
     "error_message",
 )

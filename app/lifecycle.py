@@ -46,8 +46,12 @@ class Silence:
     whole_job: bool = False
     worker_died: bool = False
     """It was our own worker that ended, not the prediction: no fault of the job's."""
+    handed_back: bool = False
+    """The worker was told to stop: not even a try."""
 
 
+HANDED_BACK = "handed back: its worker stopped"
+"""The error of an attempt that does not count as one."""
 MOST_DEATHS = 3
 """Workers may die under a job as often as this times its attempts, in case it is the job that kills them."""
 
@@ -127,6 +131,8 @@ def _decide_silence(standing: Standing, news: Silence, now: datetime) -> Decisio
         return Ignore(DeliveryOutcome.IGNORED, f"the job is {standing.job_state}", end)
     if news.whole_job:
         return Fail(AttemptStatus.LOST, "deadline_exceeded", news.detail)
+    if news.handed_back and now < standing.deadline_at:
+        return TryAgain(AttemptStatus.LOST, HANDED_BACK, 0.0)
     if news.worker_died:
         standing = replace(standing, max_attempts=MOST_DEATHS * standing.max_attempts)
     return _again(standing, AttemptStatus.LOST, "prediction_lost", news.detail, now)

@@ -34,6 +34,8 @@ class Line:
     notifier: Notifier
     metrics: Metrics
     clock: LineClock
+    process_id: str
+    """Names this process to the others; new at every start."""
     reach: Reach = pass_by
 
     def hint_job(self, tx: Transaction, job_id: str) -> None:

@@ -10,28 +10,64 @@ from __future__ import annotations
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from fastapi_offline import FastAPIOffline
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.requests import Request
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import __version__
+from app.errors import TransientError
 from app.web import assets, deliveries, health, jobs, pages
 from app.web.limits import RequestLimits
-from app.web.problems import add_problem_handlers
+from app.web.problems import add_problem_handlers, render_error
 from app.web.webhooks import PREFIX, WebhookDoor
 from app.wiring import Runtime
 
+RETRY_S = 5.0
+"""When to come again after a stop: about what a restart takes."""
+
+
+class Stopping(TransientError):
+    """This process is about to stop and takes no new work; another one does, or the next."""
+
+    code = "stopping"
+
 
 class Front:
-    """Sends each request to the webhook door or to the API."""
+    """Sends each request to the webhook door or to the API; when it closes, takes no new work.
+
+    News of providers is taken to the last moment: it costs one commit, and whoever comes next applies it.
+    """
 
     def __init__(self, *, door: ASGIApp, api: FastAPI) -> None:
         self.api = api
         self._door = door
+        self._is_closing = False
+
+    def close_intake(self) -> None:
+        """From now on refuse what would begin something, and let go of connections as they are answered."""
+        self._is_closing = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["path"].startswith(PREFIX):
+        if scope["type"] != "http":
+            await self.api(scope, receive, send)
+            return
+        if self._is_closing:
+            send = _closing(send)
+        if scope["path"].startswith(PREFIX):
             await self._door(scope, receive, send)
+        elif self._is_closing and scope["method"] == "POST" and not scope["path"].endswith("/cancel"):
+            refusal = Stopping("the service is stopping; nothing was stored", retry_after_s=RETRY_S)
+            await render_error(Request(scope), refusal)(scope, receive, send)
         else:
             await self.api(scope, receive, send)
+
+
+def _closing(send: Send) -> Send:
+    async def send_and_close(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message.get("headers", ()), (b"connection", b"close")]
+        await send(message)
+
+    return send_and_close
 
 
 def create_app(runtime: Runtime) -> Front:

@@ -19,7 +19,7 @@ import structlog
 from app.crash_points import CrashPoint
 from app.errors import AppError, PredictionUnknown, ProviderBadResponse, ProviderUnavailable
 from app.inbox import Inbox
-from app.lifecycle import Silence, next_check
+from app.lifecycle import HANDED_BACK, Silence, next_check
 from app.line import Line
 from app.provider.base import Prediction, Provider
 from db import attempts as attempt_rows
@@ -131,14 +131,20 @@ class Recovery:
             attempts = await list_orphaned_attempts(tx, silent_since=silent_since, limit=10_000)
         return await self._forget(attempts, "the process that ran it is gone")
 
-    async def _forget(self, attempts: Sequence[Attempt], detail: str) -> int:
+    async def hand_back(self, owner: str) -> int:
+        """This process stops, and its worker with it: let others begin anew what it had in hand."""
+        async with self._line.database.reading() as tx:
+            attempts = await attempt_rows.list_live_attempts(tx, owner=owner, limit=10_000)
+        return await self._forget(attempts, HANDED_BACK, handed_back=True)
+
+    async def _forget(self, attempts: Sequence[Attempt], detail: str, *, handed_back: bool = False) -> int:
         forgotten = 0
         for attempt in attempts:
             async with self._line.database.reading() as tx:
                 has_news = await has_unsettled(tx, attempt.id)
             # What it had told us goes first: it may be a result.
             if not has_news:
-                await self._post_lost(attempt, detail, worker_died=True)
+                await self._post_lost(attempt, detail, worker_died=True, handed_back=handed_back)
                 forgotten += 1
         return forgotten
 
@@ -270,8 +276,10 @@ class Recovery:
         async with self._line.database.reading() as tx:
             return await has_unsettled(tx, attempt.id)
 
-    async def _post_lost(self, attempt: Attempt, detail: str, *, worker_died: bool = False) -> None:
-        silence = Silence(detail, worker_died=worker_died)
+    async def _post_lost(
+        self, attempt: Attempt, detail: str, *, worker_died: bool = False, handed_back: bool = False
+    ) -> None:
+        silence = Silence(detail, worker_died=worker_died, handed_back=handed_back)
         await self._inbox.receive_silence(silence, job_id=attempt.job_id, attempt=attempt)
 
     async def _cancel(self, attempt: Attempt, prediction_id: str | None) -> None:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import math
 import socket
+import time
 from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
@@ -30,11 +32,15 @@ from app.settings import Settings
 from app.web.patience import PatientHttp
 from app.wiring import Runtime, open_runtime
 from app.work import Station
+from db.attempts import count_live_attempts
+from db.session import DatabaseUnavailable
 
 log = structlog.get_logger()
 
-STOP_LIMIT_S = 30.0
-"""How long steps that have begun get to end when the service stops."""
+ENGINE_END_S = 2.0
+"""How long the engine may take to end once its steps have."""
+LOOK_S = 0.1
+"""How often it is looked whether the last predictions have ended, at a stop."""
 KEEP_ALIVE_S = 20
 KEEP_TIME_S = 5.0
 """How often the database's clock is compared with ours."""
@@ -49,6 +55,20 @@ class Service:
     url: str
     app: Front
     runtime: Runtime
+
+
+class Stop:
+    """The time that a stop may take, from when it began: steps and predictions share it."""
+
+    def __init__(self, limit_s: float) -> None:
+        self._limit_s = limit_s
+        self._until = math.inf
+
+    def begin(self) -> None:
+        self._until = time.monotonic() + self._limit_s
+
+    def left_s(self) -> float:
+        return max(0.0, self._until - time.monotonic())
 
 
 @asynccontextmanager
@@ -81,11 +101,14 @@ async def running_service(
         if ownership is not None:
             ownership.publish(url)
             await runtime.worker.adopt()
-        if embedded:
-            await stack.enter_async_context(_supervised(runtime))
+        stop = Stop(settings.shutdown_s)
         if worker:
-            await runtime.worker.beat()
-            await stack.enter_async_context(_working(runtime))
+            await stack.enter_async_context(runtime.worker.alive())
+        if embedded:
+            await stack.enter_async_context(_supervised(runtime, stop))
+        if worker:
+            await stack.enter_async_context(_working(runtime, stop))
+        stack.callback(_close, app, runtime, stop)
         _spare_the_collector()
         log.info("service.up", url=url, providers=sorted(runtime.providers))
         yield Service(url, app, runtime)
@@ -110,14 +133,24 @@ async def running_worker(
             open_runtime(settings, embedded_worker=embedded, workers_elsewhere=True, stations=stations)
         )
         await stack.enter_async_context(_watching(runtime))
-        await runtime.worker.beat()
+        stop = Stop(settings.shutdown_s)
+        await stack.enter_async_context(runtime.worker.alive())
         if embedded:
-            await stack.enter_async_context(_supervised(runtime))
-        await stack.enter_async_context(_working(runtime))
+            await stack.enter_async_context(_supervised(runtime, stop))
+        await stack.enter_async_context(_working(runtime, stop))
+        stack.callback(stop.begin)
         _spare_the_collector()
         log.info("worker.up", stations=[station.value for station in stations])
         yield runtime
     log.info("worker.down")
+
+
+def _close(app: Front, runtime: Runtime, stop: Stop) -> None:
+    """The stop begins: nothing new comes in, nobody is kept waiting; what was begun gets to end."""
+    stop.begin()
+    app.close_intake()
+    runtime.jobs.release_waiters()
+    log.info("service.stopping")
 
 
 def _spare_the_collector() -> None:
@@ -222,7 +255,7 @@ async def _serving(app: Front, listener: socket.socket) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _supervised(runtime: Runtime) -> AsyncIterator[None]:
+async def _supervised(runtime: Runtime, stop: Stop) -> AsyncIterator[None]:
     """Our own Cog server beside the service. Raises StartupError when it does not come up."""
     cog = runtime.providers["cog"]
     if not isinstance(cog, Cog):
@@ -243,10 +276,32 @@ async def _supervised(runtime: Runtime) -> AsyncIterator[None]:
     try:
         await _take_over(runtime)
         yield
+        await _last_predictions(runtime, stop)
     finally:
         watching.cancel()
         await asyncio.gather(watching, return_exceptions=True)
+        # Before the end of the server, which calls what it has in hand failed then.
+        await _hand_back(runtime)
         await supervisor.stop()
+
+
+async def _last_predictions(runtime: Runtime, stop: Stop) -> None:
+    """Let what our worker has in hand come to its end, and its news in, for as long as the stop may take."""
+    with suppress(DatabaseUnavailable):
+        while stop.left_s() > 0:
+            await runtime.worker.catch_up()
+            async with runtime.line.database.reading() as tx:
+                if not await count_live_attempts(tx, "cog", owner=runtime.process_id):
+                    return
+            await asyncio.sleep(LOOK_S)
+
+
+async def _hand_back(runtime: Runtime) -> None:
+    """What our worker has in hand goes with it: its jobs are due again, without a try lost."""
+    with suppress(DatabaseUnavailable):
+        await runtime.worker.catch_up()
+        if await runtime.recovery.hand_back(runtime.process_id):
+            await runtime.worker.catch_up()
 
 
 async def _give_up(runtime: Runtime, gone_at: datetime) -> None:
@@ -263,17 +318,18 @@ async def _take_over(runtime: Runtime) -> None:
 
 
 @asynccontextmanager
-async def _working(runtime: Runtime) -> AsyncIterator[None]:
+async def _working(runtime: Runtime, stop: Stop) -> AsyncIterator[None]:
     task = asyncio.create_task(runtime.worker.run())
     task.add_done_callback(_tell_of_failure)
     try:
         yield
     finally:
         runtime.worker.stop()
-        _, late = await asyncio.wait([task], timeout=STOP_LIMIT_S)
-        for each in late:
-            log.warning("worker.cut_short", limit_s=STOP_LIMIT_S)
-            each.cancel()
+        _, late = await asyncio.wait([task], timeout=stop.left_s())
+        if late:
+            await runtime.worker.hand_back()
+            await asyncio.wait([task], timeout=ENGINE_END_S)
+        task.cancel()
         await asyncio.gather(task, return_exceptions=True)
 
 

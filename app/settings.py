@@ -75,14 +75,24 @@ class Settings(BaseSettings):
     )
     finish_limit_s: float = Field(180, gt=0, description="Limit on finishing one job")
     lease_s: float = Field(
-        7,
+        15,
         gt=0.3,
-        description="Silence of a finisher after which another takes its job; renewed seven times in it",
+        description="Silence of a finisher after which another takes its job; renewed thrice in it. Of a "
+        "process that died, it is taken sooner",
     )
     silence_s: float = Field(30, gt=0, description="Silence after which recovery first asks the provider")
     recovery_interval_s: float = Field(10, gt=0, description="Pause between two looks for silent attempts")
     sweep_interval_s: float = Field(2, gt=0, description="Pause between looks for rows without a work item")
     max_queued_jobs: int = Field(10_000, gt=0, description="Live jobs beyond which new ones are refused")
+    queue_age_s: float = Field(
+        60,
+        gt=0,
+        description="Wait of the oldest queued job, from which on new ones are refused that could not begin "
+        "before their own deadline",
+    )
+    shutdown_s: float = Field(
+        20, ge=0, description="How long steps and predictions of ours get to end at a stop; then handed back"
+    )
     idempotency_s: float = Field(86_400, gt=0, description="How long an Idempotency-Key is remembered")
 
     dispatch_concurrency: int = Field(8, ge=1, le=256, description="Predictions being created at once")

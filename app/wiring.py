@@ -110,6 +110,7 @@ async def open_runtime(
             notifier=notifier or await _make_notifier(settings, stack),
             metrics=Metrics(),
             clock=line_clock,
+            process_id=process_id,
             reach=reach,
         )
         if routes is None:

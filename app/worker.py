@@ -2,15 +2,18 @@
 
 Promises: what is due is worked on, also when every hint about it was lost, within `SWEEP_INTERVAL_S`; a
 restart needs nothing else, because the first sweep finds every row that was left. `stop` lets steps that
-have begun come to their end.
+have begun come to their end, `hand_back` gives up those that have not, so that others take them at once.
+Where others share the database, this process says every second that it is alive, and takes over from those
+that have stopped saying so.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from datetime import datetime, timedelta
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
@@ -18,26 +21,30 @@ from app.line import Line
 from app.notify import RECOVERY
 from app.recovery import Recovery
 from app.work import Station, Step
+from app.work.pulse import Pulse
 from db.attempts import bring_checks_forward, list_live_attempts, note_attempt
 from db.inbox import bring_deliveries_forward
 from db.jobs import bring_jobs_forward, release_all_leases
 from db.keys import delete_idempotency_keys
-from db.processes import beat, forget_processes
+from db.processes import beat, forget_processes, hand_over_unasked, leave, release_orphaned_leases
 from db.session import DatabaseUnavailable, Transaction
 from db.states import AttemptStatus
 
 log = structlog.get_logger()
 
 SWEEP_BATCH = 500
-BEAT_S = 2.0
+BEAT_S = 1.0
 """How often a process says that it is alive, where others would take over from it."""
 MOST_ADOPTED = 10_000
 LANDED_AFTER = timedelta(seconds=5)
 """By then what a killed process asked a provider for is there to be found, or never will be."""
 LONGEST_WAIT = timedelta(seconds=60)
 """How long a row may be told to wait across a restart. Asking too early costs a question, no more."""
-DEAD_AFTER = timedelta(seconds=8)
-"""Silence after which a process is taken for dead, by the database's clock."""
+DEAD_AFTER = timedelta(seconds=5)
+"""Silence after which a process is taken for dead, by the database's clock. Wrong about a living one, the
+fences hold and its work is done twice; its second heart makes that rare."""
+HAND_BACK_S = 5.0
+"""How long giving up a step may take: killing an ffmpeg, writing to the row."""
 FORGET_EVERY = timedelta(minutes=10)
 """How often idempotency keys past their time are dropped."""
 
@@ -69,6 +76,9 @@ class Worker:
         self._forget_at = self._line.clock.now()
         self._heard_at: datetime | None = None
         self._beating_since = self._forget_at
+        self._pulse = Pulse(url=line.database.url, process_id=process_id, pause_s=BEAT_S)
+        self._begun: set[asyncio.Task[Any]] = set()
+        self._handing_back = False
 
     def keep_to(self, stations: Collection[Station]) -> None:
         """Run only these stations; the others are another process's."""
@@ -87,19 +97,48 @@ class Worker:
         }
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_working(steps))
-            if not self._line.settings.is_sqlite:
-                tasks.create_task(self._repeat(self._keep_beating, BEAT_S))
             tasks.create_task(self._repeat(self.sweep, self._line.settings.sweep_interval_s))
             tasks.create_task(
                 self._repeat(self._recovery.check, self._line.settings.recovery_interval_s, RECOVERY)
             )
+
+    @asynccontextmanager
+    async def alive(self) -> AsyncIterator[None]:
+        """Be known to the other processes for the length of the block, and known to have left afterwards."""
+        await self.beat()
+        if self._line.settings.is_sqlite:
+            yield
+            return
+        self._pulse.start()
+        beating = asyncio.create_task(self._beat_on())
+        try:
+            yield
+        finally:
+            beating.cancel()
+            await asyncio.gather(beating, return_exceptions=True)
+            await asyncio.to_thread(self._pulse.close)
+            # Nobody needs to wait for our silence: what we left is theirs from now on.
+            with suppress(DatabaseUnavailable):
+                async with self._line.database.transaction() as tx:
+                    await leave(tx, self._process_id)
 
     async def beat(self) -> datetime:
         """Tell the other processes that this one is alive; the moment of which that is true."""
         async with self._line.database.transaction() as tx:
             now = await tx.now()
             await beat(tx, self._process_id, now=now)
+        self._pulse.mark()
         return now
+
+    async def _beat_on(self) -> None:
+        while True:
+            try:
+                await self._keep_beating()
+            except DatabaseUnavailable as exc:
+                log.warning("look.failed", look="keep_beating", reason=str(exc))
+            except Exception as exc:
+                log.error("look.failed", look="keep_beating", exc_info=exc)
+            await asyncio.sleep(BEAT_S)
 
     async def _keep_beating(self) -> int:
         """Beat; and once this has gone well for a while, take over from those who do not.
@@ -107,12 +146,27 @@ class Worker:
         Not sooner: after an outage of the database everybody has been silent, the living too.
         """
         now = await self.beat()
-        if self._heard_at is None or now - self._heard_at > 2 * timedelta(seconds=BEAT_S):
+        if self._heard_at is None or now - self._heard_at > 3 * timedelta(seconds=BEAT_S):
             self._beating_since = now
         self._heard_at = now
-        if now - self._beating_since < DEAD_AFTER:
+        if now - self._beating_since < DEAD_AFTER or self._stopping.is_set():
             return 0
-        return await self._recovery.forget_orphans(silent_since=now - DEAD_AFTER)
+        silent_since = now - DEAD_AFTER
+        await self._take_over(silent_since, now)
+        return await self._recovery.forget_orphans(silent_since=silent_since)
+
+    async def _take_over(self, silent_since: datetime, now: datetime) -> None:
+        """What dead processes had in hand that outlives them: a job's files, a question to a provider."""
+        async with self._line.database.transaction() as tx:
+            freed = await release_orphaned_leases(tx, silent_since=silent_since, limit=SWEEP_BATCH)
+            self._line.engine.enqueue(tx, Station.FINISH, *freed)
+            asked = await hand_over_unasked(
+                tx, silent_since=silent_since, check_at=now, made_before=now - LANDED_AFTER
+            )
+            if asked:
+                self._line.notifier.announce(tx, RECOVERY)
+        if freed or asked:
+            log.info("worker.took_over", leases=len(freed), attempts=asked)
 
     async def _keep_working(self, steps: Mapping[Station, Step]) -> None:
         """The engine may fail; the stations must not stand still because of it."""
@@ -127,6 +181,15 @@ class Worker:
         """Take no more work; `run` returns when the steps begun have ended."""
         self._stopping.set()
         self._line.engine.stop()
+
+    async def hand_back(self) -> None:
+        """Give up the steps that have not ended; each leaves its row for the next worker, at once."""
+        self._handing_back = True
+        for task in self._begun:
+            task.cancel()
+        if self._begun:
+            log.warning("worker.handed_back", steps=len(self._begun))
+            await asyncio.wait(self._begun, timeout=HAND_BACK_S)
 
     async def adopt(self) -> None:
         """Take over everything a dead predecessor left; only for the one owner of an embedded database."""
@@ -205,7 +268,18 @@ class Worker:
         histogram = self._line.metrics.step_seconds.labels(station.value)
 
         async def timed_step(row_id: str) -> None:
-            with histogram.time():
-                await step(row_id)
+            task = asyncio.current_task()
+            assert task is not None  # noqa: S101 - a coroutine that runs is in one
+            self._begun.add(task)
+            try:
+                with histogram.time():
+                    await step(row_id)
+            except asyncio.CancelledError:
+                # The step was ours to end; the engine's task around it goes on and sees a step that is done.
+                if not self._handing_back:
+                    raise
+                task.uncancel()
+            finally:
+                self._begun.discard(task)
 
         return timed_step

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import func, select, update
+from sqlalchemy import CTE, ColumnElement, case, func, select, update
 from sqlmodel import col
 
 from db.session import Transaction
@@ -17,6 +17,11 @@ from db.tables import Job
 EARLY_S = 0.5
 """What the clocks of processes on one database may differ by: a step may begin that much before its time.
 One that came a moment early and was turned away would have to wait for the next sweep."""
+PRIORITY_STEP = timedelta(minutes=1)
+"""How much older a job counts for each step of its priority: so none is passed by others for ever."""
+_NO_LEASE = {"lease": None, "lease_until": None, "leased_by": None}
+MOST_COUNTED = 1000
+"""Where a job's place in its line is only told roughly: beyond, it is not counted on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +34,11 @@ class JobFilter:
     until: datetime | None = None
     text: str | None = None
     before_id: str | None = None
+
+
+def turn_of(created_at: datetime, priority: int) -> datetime:
+    """Where a job stands in its tenant's line: as old as it is, and older by its priority."""
+    return created_at - priority * PRIORITY_STEP
 
 
 async def insert_job(tx: Transaction, job: Job) -> None:
@@ -66,10 +76,48 @@ async def list_jobs(tx: Transaction, wanted: JobFilter, *, limit: int) -> list[J
     return [Job(**row) for row in (await tx.execute(statement)).mappings()]
 
 
-async def count_live_jobs(tx: Transaction) -> int:
-    """How many jobs have not ended."""
-    statement = select(func.count()).select_from(Job).where(col(Job.state).in_(LIVE_JOB_STATES))
-    return int((await tx.execute(statement)).scalar_one())
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """The live jobs of one tenant that asked for one provider (or `auto`)."""
+
+    tenant: str
+    provider: str
+    live: int
+    queued: int
+    oldest: datetime | None
+    """When the oldest of those queued was made that no provider was ever asked for."""
+
+
+async def count_crowds(tx: Transaction) -> list[Crowd]:
+    """Every live job, counted by whose it is and where it wants to go. Reads them all: not for each call."""
+    fresh = (col(Job.state) == JobState.QUEUED) & col(Job.started_at).is_(None)
+    statement = (
+        select(
+            col(Job.tenant),
+            col(Job.provider),
+            func.count().label("live"),
+            func.sum(case((col(Job.state) == JobState.QUEUED, 1), else_=0)).label("queued"),
+            func.min(case((fresh, col(Job.created_at)))).label("oldest"),
+        )
+        .where(col(Job.state).in_(LIVE_JOB_STATES))
+        .group_by(col(Job.tenant), col(Job.provider))
+    )
+    return [
+        Crowd(row.tenant, row.provider, int(row.live), int(row.queued), row.oldest)
+        for row in await tx.execute(statement)
+    ]
+
+
+async def count_started(tx: Transaction, *, since: datetime) -> dict[str, int]:
+    """How many jobs were first given to a provider since then, by the provider that they asked for."""
+    tenants = _tenants(None)
+    statement = (
+        select(col(Job.provider), func.count().label("began"))
+        .join(tenants, col(Job.tenant) == tenants.c.tenant)
+        .where(col(Job.started_at) >= since)
+        .group_by(col(Job.provider))
+    )
+    return {row.provider: int(row.began) for row in await tx.execute(statement)}
 
 
 async def move_job(
@@ -89,14 +137,12 @@ async def move_job(
     statement = update(Job).where(col(Job.id) == job_id, col(Job.state).in_(sources))
     if lease is not None:
         statement = statement.where(col(Job.lease) == lease)
-    moved = await tx.execute(
-        statement.values({"state": to, "lease": None, "lease_until": None, "crashes": 0, **values})
-    )
+    moved = await tx.execute(statement.values({"state": to, **_NO_LEASE, "crashes": 0, **values}))
     return moved.rowcount == 1
 
 
 async def claim_job(
-    tx: Transaction, job_id: str, state: JobState, *, lease: str, now: datetime, lease_s: float
+    tx: Transaction, job_id: str, state: JobState, *, lease: str, by: str, now: datetime, lease_s: float
 ) -> Job | None:
     """Take the lease of a due job for one step, counted as begun; None when it is not ours to take.
 
@@ -111,7 +157,12 @@ async def claim_job(
             col(Job.run_after) <= tx.clock(now, later_s=EARLY_S),
             (col(Job.lease).is_(None)) | (col(Job.lease_until) < tx.clock(now)),
         )
-        .values(lease=lease, lease_until=tx.clock(now, later_s=lease_s), crashes=col(Job.crashes) + 1)
+        .values(
+            lease=lease,
+            lease_until=tx.clock(now, later_s=lease_s),
+            leased_by=by,
+            crashes=col(Job.crashes) + 1,
+        )
     )
     return await find_job(tx, job_id) if taken.rowcount == 1 else None
 
@@ -133,16 +184,14 @@ async def release_job(
     released = await tx.execute(
         update(Job)
         .where(col(Job.id) == job_id, col(Job.lease) == lease)
-        .values(
-            lease=None, lease_until=None, crashes=0, run_after=run_after, waiting_reason=waiting_reason[:500]
-        )
+        .values({**_NO_LEASE, "crashes": 0, "run_after": run_after, "waiting_reason": waiting_reason[:500]})
     )
     return released.rowcount == 1
 
 
 async def release_all_leases(tx: Transaction) -> int:
     """Forget every lease. Only for a process that knows it is the only one on this database."""
-    statement = update(Job).where(col(Job.lease).is_not(None)).values(lease=None, lease_until=None)
+    statement = update(Job).where(col(Job.lease).is_not(None)).values(_NO_LEASE)
     return (await tx.execute(statement)).rowcount
 
 
@@ -172,37 +221,90 @@ async def bring_jobs_forward(tx: Transaction, latest: datetime) -> int:
 
 
 async def count_waiting_before(tx: Transaction, provider: str, job: Job) -> int:
-    """How many jobs that wait for a free slot at this provider come before this one."""
-    earlier = (col(Job.priority) > job.priority) | (
-        (col(Job.priority) == job.priority) & (col(Job.id) < job.id)
+    """How many of the job's own tenant come before it at this provider, at most `MOST_COUNTED`."""
+    ahead = (
+        select(col(Job.id))
+        .where(
+            col(Job.waiting_for) == provider,
+            col(Job.tenant) == job.tenant,
+            (col(Job.turn_at) < job.turn_at) | ((col(Job.turn_at) == job.turn_at) & (col(Job.id) < job.id)),
+        )
+        .limit(MOST_COUNTED)
+        .subquery()
     )
-    statement = (
-        select(func.count())
-        .select_from(Job)
-        .where(col(Job.state) == JobState.QUEUED, col(Job.waiting_for) == provider, earlier)
-    )
-    return int((await tx.execute(statement)).scalar_one())
+    return int((await tx.execute(select(func.count()).select_from(ahead))).scalar_one())
 
 
 async def wake_waiting(tx: Transaction, provider: str, *, now: datetime, limit: int = 1) -> Sequence[str]:
-    """Make the first jobs that wait for a slot at this provider due now; their ids."""
-    statement = (
-        select(col(Job.id))
-        .where(col(Job.state) == JobState.QUEUED, col(Job.waiting_for) == provider)
-        .order_by(col(Job.priority).desc(), col(Job.id))
-        .limit(limit)
-        # Two attempts that end at once wake two jobs, not the same one twice.
-        .with_for_update(skip_locked=True)
-    )
-    ids = list((await tx.execute(statement)).scalars())
-    if not ids:
-        return ids
-    await tx.execute(
-        update(Job)
-        .where(col(Job.id).in_(ids), col(Job.state) == JobState.QUEUED)
-        .values(run_after=now, waiting_for=None)
-    )
-    return ids
+    """Make the next jobs that wait for a slot at this provider due now, tenants in turn; their ids."""
+    woken: list[str] = []
+    for tenant in await _tenants_in_turn(tx, col(Job.waiting_for) == provider):
+        statement = (
+            select(col(Job.id))
+            .where(
+                col(Job.waiting_for) == provider,
+                col(Job.tenant) == tenant,
+                col(Job.state) == JobState.QUEUED,
+            )
+            .order_by(col(Job.turn_at))
+            .limit(limit - len(woken))
+            # Two attempts that end at once wake two jobs, not the same one twice.
+            .with_for_update(skip_locked=True)
+        )
+        woken += (await tx.execute(statement)).scalars()
+        if len(woken) >= limit:
+            break
+    if woken:
+        await tx.execute(
+            update(Job)
+            .where(col(Job.id).in_(woken), col(Job.state) == JobState.QUEUED)
+            .values(run_after=now, waiting_for=None)
+        )
+    return woken
+
+
+async def find_next_job(
+    tx: Transaction, state: JobState, *, now: datetime, providers: Collection[str] | None = None
+) -> Job | None:
+    """The due job whose turn it is, locked: the tenant whose last start is the longest ago, its earliest.
+
+    With `providers`, only a job that asked for one of these.
+    """
+    line = (col(Job.state) == state) & col(Job.waiting_for).is_(None)
+    # A case, so that no index is chosen by it: SQLite would sort all that is due, 14 ms of 100,000 waiting.
+    is_due = case((col(Job.run_after) <= now, 1), else_=0) == 1
+    for tenant in await _tenants_in_turn(tx, line):
+        statement = (
+            select(Job.__table__)  # type: ignore[attr-defined]
+            .where(line, is_due, col(Job.tenant) == tenant)
+            .order_by(col(Job.turn_at))
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
+        if providers is not None:
+            statement = statement.where(col(Job.provider).in_(providers))
+        row = (await tx.execute(statement)).mappings().first()
+        if row is not None:
+            return Job(**row)
+    return None
+
+
+async def _tenants_in_turn(tx: Transaction, line: ColumnElement[bool]) -> list[str]:
+    """Those who have a job in this line; first whoever has waited the longest since one of theirs began."""
+    tenants = _tenants(line)
+    last_start = select(func.max(col(Job.started_at))).where(col(Job.tenant) == tenants.c.tenant)
+    began_at = last_start.scalar_subquery()
+    statement = select(tenants.c.tenant).where(tenants.c.tenant.is_not(None))
+    ordered = statement.order_by(began_at.is_not(None), began_at, tenants.c.tenant)
+    return list((await tx.execute(ordered)).scalars())
+
+
+def _tenants(line: ColumnElement[bool] | None) -> CTE:
+    """The tenants with a row in this line: one look into the index for each, however many rows they have."""
+    inside = [] if line is None else [line]
+    first = select(func.min(col(Job.tenant)).label("tenant")).where(*inside).cte("tenants", recursive=True)
+    following = select(func.min(col(Job.tenant))).where(*inside, col(Job.tenant) > first.c.tenant)
+    return first.union_all(select(following.scalar_subquery()).where(first.c.tenant.is_not(None)))
 
 
 async def advance_job(tx: Transaction, job_id: str, *, progress: float, stage: str | None) -> bool:
@@ -221,7 +323,7 @@ async def advance_job(tx: Transaction, job_id: str, *, progress: float, stage: s
 
 
 async def list_due_jobs(tx: Transaction, state: JobState, *, now: datetime, limit: int) -> Sequence[str]:
-    """Ids of jobs that could be worked on now, most urgent and oldest first."""
+    """Ids of jobs that could be worked on now, the longest due first."""
     statement = (
         select(col(Job.id))
         .where(
@@ -229,17 +331,17 @@ async def list_due_jobs(tx: Transaction, state: JobState, *, now: datetime, limi
             col(Job.run_after) <= now,
             (col(Job.lease).is_(None)) | (col(Job.lease_until) < now),
         )
-        .order_by(col(Job.priority).desc(), col(Job.run_after), col(Job.id))
+        .order_by(col(Job.run_after))
         .limit(limit)
     )
     return list((await tx.execute(statement)).scalars())
 
 
 async def list_overdue_jobs(tx: Transaction, *, now: datetime, limit: int) -> list[Job]:
-    """Live jobs whose deadline has passed."""
+    """Jobs without a result whose deadline has passed. One that is finishing has its result, and its end."""
     statement = (
         select(Job.__table__)  # type: ignore[attr-defined]
-        .where(col(Job.state).in_(LIVE_JOB_STATES), col(Job.deadline_at) <= now)
+        .where(col(Job.state).in_((JobState.QUEUED, JobState.RUNNING)), col(Job.deadline_at) <= now)
         .order_by(col(Job.deadline_at))
         .limit(limit)
     )

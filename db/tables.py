@@ -7,7 +7,7 @@ Times are aware UTC. JSON columns hold plain JSON values. Rows refer to each oth
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Index, LargeBinary, MetaData, String, Text
+from sqlalchemy import JSON, DateTime, Dialect, Index, LargeBinary, MetaData, String, Text, func, text
 from sqlalchemy.types import TypeDecorator
 from sqlmodel import Field, SQLModel
 
@@ -47,6 +47,11 @@ class Table(SQLModel):
     metadata = MetaData(naming_convention=NAMING)
 
 
+def _partial(condition: str) -> dict[str, Any]:
+    """For an index over these rows alone, where the database has such."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
 class Job(Table, table=True):
     """What a caller asked for. Exactly one terminal outcome."""
 
@@ -55,10 +60,16 @@ class Job(Table, table=True):
         Index("ix_jobs_due", "state", "run_after"),
         Index("ix_jobs_deadline", "state", "deadline_at"),
         Index("ix_jobs_kind_id", "kind", "id"),
+        # Without those that wait for a slot: a hundred thousand may stand before the next one that is due.
+        Index("ix_jobs_turn", "state", "tenant", "turn_at", "run_after", **_partial("waiting_for IS NULL")),
+        Index("ix_jobs_waiting", "waiting_for", "tenant", "turn_at", **_partial("waiting_for IS NOT NULL")),
+        Index("ix_jobs_started", "tenant", "started_at"),
     )
 
     id: str = Field(primary_key=True, max_length=64)
     kind: str = Field(max_length=64)
+    tenant: str = Field(default="default", max_length=64, sa_column_kwargs={"server_default": "default"})
+    """Whose job it is; tenants take turns."""
     state: str = Field(max_length=16)
     stage: str | None = Field(default=None, max_length=64)
     progress: float = 0.0
@@ -68,6 +79,8 @@ class Job(Table, table=True):
     provider: str = Field(max_length=32)
     """What the caller asked for: `auto` or a provider's name."""
     priority: int = 0
+    turn_at: datetime = Field(sa_type=UtcDateTime, sa_column_kwargs={"server_default": func.now()})
+    """Its place in its tenant's line, the earliest first: when it was made, earlier by its priority."""
     created_at: datetime = Field(sa_type=UtcDateTime)
     started_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -79,6 +92,8 @@ class Job(Table, table=True):
     lease: str | None = Field(default=None, max_length=64)
     """The token of whoever works on it; a commit without the right token changes nothing."""
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    leased_by: str | None = Field(default=None, max_length=64)
+    """The process of the lease's holder: when that dies, nobody needs to wait for `lease_until`."""
     crashes: int = 0
     """Steps begun and not ended since the last one that ended: the poison counter."""
     seq: int = 0
@@ -104,6 +119,8 @@ class Attempt(Table, table=True):
     model: str = Field(max_length=256)
     owner: str | None = Field(default=None, max_length=64)
     """The process whose own worker does it, and dies with it; None at a provider that outlives us."""
+    begun_by: str | None = Field(default=None, max_length=64)
+    """The process that asks the provider while it is `pending`."""
     status: str = Field(max_length=16)
     prediction_id: str | None = Field(default=None, index=True, max_length=128)
     engine: str | None = Field(default=None, max_length=256)

@@ -134,7 +134,7 @@ async def list_events(
 
 
 async def _stream(runtime: Runtime, job_id: str, after_seq: int) -> AsyncIterator[ServerSentEvent]:
-    """Every event once, in order, until the job's last one."""
+    """Every event once, in order, until the job's last one, or until this process stops."""
     with runtime.line.notifier.subscribe(job_topic(job_id)) as hints:
         has_waited = False
         while True:
@@ -147,8 +147,8 @@ async def _stream(runtime: Runtime, job_id: str, after_seq: int) -> AsyncIterato
                 )
             if len(events) == MOST_EVENTS:
                 continue
-            if view.is_ended:
-                if has_waited:
+            if view.is_ended or runtime.jobs.is_closing:
+                if has_waited and view.is_ended:
                     runtime.jobs.note_woken(view)
                 return
             has_waited = True

@@ -31,9 +31,6 @@ pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 POINTS = list(CrashPoint)
 UNPROVEN = POINTS[: POINTS.index(CrashPoint.DELIVERY_APPLIED) + 1]
 """Up to here an embedded worker, which dies with the service, may take the prediction along."""
-LATE_ON_A_SERVER = {CrashPoint.ATTEMPT_COMMITTED, CrashPoint.PREDICTION_CREATED}
-"""Without an owner of the database a pending attempt may be another process' own. It is left alone for the
-35 s that a create may take, which is too long for this suite."""
 WITHOUT_HOOK = {CrashPoint.PREDICTION_CREATED, CrashPoint.PREDICTION_STORED, CrashPoint.POLL_ANSWERED}
 HOUSES = ["worker-sqlite", "hosted-sqlite", "hosted-postgresql"]
 
@@ -153,8 +150,6 @@ async def _asked_again(child: Child, key: str, accepted: str | None) -> str:
 def _skip_what_cannot_be(house: House, point: CrashPoint) -> None:
     if house.name.startswith("worker") and point is CrashPoint.POLL_ANSWERED:
         pytest.skip("a Cog server cannot be asked: recovery never has an answer of it")
-    if house.name.endswith("postgresql") and point in LATE_ON_A_SERVER:
-        pytest.skip("a pending attempt is left alone for 35 s")
 
 
 def _tell(house: House, point: CrashPoint, began: float, job: dict[str, Any]) -> None:
