@@ -129,6 +129,8 @@ async def running_worker(
         runtime = await stack.enter_async_context(
             open_runtime(settings, embedded_worker=embedded, workers_elsewhere=True, stations=stations)
         )
+        if not runtime.worker.stations:
+            raise StartupError("--stations: dispatch alone needs a provider that this process can ask")
         stop = Stop(settings.shutdown_s)
         await stack.enter_async_context(runtime.worker.alive())
         if embedded:
@@ -136,7 +138,7 @@ async def running_worker(
         await stack.enter_async_context(_working(runtime, stop))
         stack.callback(stop.begin)
         _spare_the_collector()
-        log.info("worker.up", stations=[station.value for station in stations])
+        log.info("worker.up", stations=[station.value for station in runtime.worker.stations])
         yield runtime
     log.info("worker.down")
 
