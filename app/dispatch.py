@@ -304,7 +304,9 @@ class Dispatcher:
         tries = 1 + int((now - job.created_at).total_seconds() // 10)
         # Never sooner than it was asked for, and never all together.
         asked_s = error.retry_after_s
-        wait_s = full_jitter_s(tries) if asked_s is None else asked_s + full_jitter_s(1, first_s=asked_s / 2)
+        wait_s = (
+            1.0 + full_jitter_s(tries) if asked_s is None else asked_s + full_jitter_s(1, first_s=asked_s / 2)
+        )
         busy = isinstance(error, ProviderBusy)
         reason = f"{attempt.provider}: {error.message}"[:500]
         async with self._line.database.transaction() as tx:
