@@ -20,6 +20,8 @@ class CrashPoint(StrEnum):
     PREDICTION_STORED = "prediction_stored"
     DELIVERY_COMMITTED = "delivery_committed"
     """The news is stored, the provider has not had its 2xx."""
+    DELIVERY_BEGUN = "delivery_begun"
+    """A try at news that is large, or that an earlier life left, is counted; it is not understood."""
     DELIVERY_PARSED = "delivery_parsed"
     """The news is understood, no row has moved."""
     DELIVERY_APPLIED = "delivery_applied"

@@ -16,7 +16,7 @@ from datetime import datetime, timedelta
 import structlog
 from pydantic import ValidationError
 
-from app.backoff import backoff_s
+from app.backoff import RetryBudget, full_jitter_s
 from app.crash_points import CrashPoint
 from app.errors import (
     AppError,
@@ -79,6 +79,8 @@ class Dispatcher:
         self._asked = [name for name, route in routes.items() if route.is_asked]
         self._callbacks = callbacks
         self._inbox = inbox
+        per_s = line.settings.retries_per_s
+        self._budgets = {name: RetryBudget(per_s=per_s) for name in routes}
         self._moves = Moves(line=line, providers={name: route.provider for name, route in routes.items()})
 
     async def due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[str]:
@@ -128,7 +130,7 @@ class Dispatcher:
                 reason = f"no provider for {job.kind} is configured"
                 await job_rows.postpone_job(tx, job.id, run_after=later, waiting_reason=reason)
             return None
-        if await self._is_full(tx, job, name, now):
+        if await self._is_full(tx, job, name, now) or await self._is_too_soon(tx, job, name, now):
             return None
         attempt = Attempt(
             id=make_id("att"),
@@ -162,6 +164,20 @@ class Dispatcher:
         )
         self._line.hint_job(tx, job.id)
         return attempt
+
+    async def _is_too_soon(self, tx: Transaction, job: Job, name: str, now: datetime) -> bool:
+        """Whether it had its chance, and others that had theirs go first: a provider that was away comes back
+        to more than it can take."""
+        budget = self._budgets[name]
+        if job.started_at is None:
+            budget.earn()
+            return False
+        wait_s = budget.book(job.id)
+        if wait_s:
+            reason = f"among the retries at {name}"
+            later = now + timedelta(seconds=wait_s)
+            await job_rows.postpone_job(tx, job.id, run_after=later, waiting_reason=reason)
+        return wait_s > 0
 
     async def _is_full(self, tx: Transaction, job: Job, name: str, now: datetime) -> bool:
         """Whether the provider has no slot left; if so the job waits for the next one to come free."""
@@ -288,7 +304,12 @@ class Dispatcher:
     async def _withdraw(self, job: Job, attempt: Attempt, error: TransientError) -> None:
         """The provider certainly made nothing: the job waits, and no attempt is spent."""
         now = self._line.clock.now()
-        wait_s = error.retry_after_s or backoff_s(1 + int((now - job.created_at).total_seconds() // 10))
+        tries = 1 + int((now - job.created_at).total_seconds() // 10)
+        # Never sooner than it was asked for, and never all together.
+        asked_s = error.retry_after_s
+        wait_s = (
+            1.0 + full_jitter_s(tries) if asked_s is None else asked_s + full_jitter_s(1, first_s=asked_s / 2)
+        )
         busy = isinstance(error, ProviderBusy)
         reason = f"{attempt.provider}: {error.message}"[:500]
         async with self._line.database.transaction() as tx:

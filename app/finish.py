@@ -19,6 +19,7 @@ from pathlib import Path
 import structlog
 
 from app.audio import Audio, Clip, family
+from app.backoff import full_jitter_s, jittered
 from app.crash_points import CrashPoint
 from app.errors import (
     AppError,
@@ -267,7 +268,8 @@ class Finisher:
             await self._fail(job, lease, code, message)
             return
         hint_s = error.retry_after_s if isinstance(error, TransientError) else None
-        wait_s = hint_s or RETRY_S
+        # A store that was away is not met by all who wait for it at once.
+        wait_s = jittered(RETRY_S) if hint_s is None else hint_s + full_jitter_s(1, first_s=hint_s / 2)
         async with self._line.database.transaction() as tx:
             await job_rows.release_job(
                 tx,

@@ -18,7 +18,7 @@ from functools import partial
 
 import structlog
 
-from app.backoff import backoff_s
+from app.backoff import backoff_s, jittered
 from app.crash_points import CrashPoint
 from app.errors import Overloaded, ProviderBadResponse, ProviderUnavailable
 from app.lifecycle import (
@@ -31,13 +31,19 @@ from app.lifecycle import (
 )
 from app.line import Line
 from app.moves import Moves
-from app.provider.base import Provider, understand
+from app.provider.base import LARGE_BYTES, Provider, understand
 from app.work import Station
 from db import attempts as attempt_rows
 from db import jobs as job_rows
 from db.group_commit import GroupCommit, GroupCommitFull
 from db.ids import make_id
-from db.inbox import find_delivery, list_due_deliveries, postpone_delivery, settle_delivery
+from db.inbox import (
+    begin_delivery,
+    find_delivery,
+    list_due_deliveries,
+    postpone_delivery,
+    settle_delivery,
+)
 from db.ingress import NewDelivery, open_ingress
 from db.session import DatabaseUnavailable, Transaction
 from db.states import AttemptStatus, DeliveryOutcome, DeliverySource, JobState
@@ -46,7 +52,8 @@ from db.tables import Attempt, Delivery, Job
 log = structlog.get_logger()
 
 MOST_TRIES = 5
-"""How often applying a delivery may fail for no reason that we know, before it is quarantined."""
+"""How often applying a delivery may fail, or end its process, before it is quarantined."""
+MOST_REMEMBERED = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +89,9 @@ class Inbox:
         write_items = line.engine.write_items and partial(line.engine.write_items, Station.APPLY)
         self._ingress = open_ingress(line.database, write_items)
         self._group = GroupCommit(self._ingress.write)
+        self._began_at = datetime.now(UTC)
+        self._survived: dict[str, int] = {}
+        """The tries of deliveries that the database left in the middle: those were no ends of a process."""
 
     async def receive(self, incoming: Incoming) -> Receipt:
         """Store news durably; returns after the commit. Raises Overloaded, DatabaseUnavailable."""
@@ -131,11 +141,33 @@ class Inbox:
             structlog.contextvars.bound_contextvars(delivery_id=delivery.id, attempt_id=delivery.attempt_id),
         ):
             try:
-                await self._understand_and_apply(delivery)
-            except (DatabaseUnavailable, _SettledMeanwhile):
+                if await self._may_begin(delivery):
+                    await self._understand_and_apply(delivery)
+            except DatabaseUnavailable:
+                if len(self._survived) < MOST_REMEMBERED:
+                    self._survived[delivery.id] = delivery.tries
+                raise
+            except _SettledMeanwhile:
                 raise
             except Exception as exc:  # noqa: BLE001 - one delivery must not hold up its neighbours
                 await self._stumble(delivery, exc)
+
+    async def _may_begin(self, delivery: Delivery) -> bool:
+        """Count the try before it is made, where it may be the end of this process, and stop in time.
+
+        That is: where the body is large, and where an earlier process left the delivery unsettled. Counting
+        all would cost every webhook a commit more.
+        """
+        if len(delivery.body) < LARGE_BYTES and delivery.received_at >= self._began_at:
+            return True
+        delivery.tries = self._survived.pop(delivery.id, delivery.tries)
+        if delivery.tries >= MOST_TRIES:
+            await self._quarantine(delivery, f"applying it ended the process {MOST_TRIES} times")
+            return False
+        async with self._line.database.transaction() as tx:
+            await begin_delivery(tx, delivery.id, tries=delivery.tries + 1)
+        self._line.reach(CrashPoint.DELIVERY_BEGUN)
+        return True
 
     async def _understand_and_apply(self, delivery: Delivery) -> None:
         try:
@@ -144,7 +176,8 @@ class Inbox:
             await self._quarantine(delivery, exc.message)
             return
         except ProviderUnavailable as exc:
-            await self._postpone(delivery, exc.message, wait_s=30.0)
+            # For a reason of its own, that is no fault of the delivery's.
+            await self._postpone(delivery, exc.message, wait_s=jittered(30.0), tries=0)
             return
         self._line.reach(CrashPoint.DELIVERY_PARSED)
         await self._apply(delivery, news)
@@ -169,12 +202,14 @@ class Inbox:
         if delivery.tries + 1 >= MOST_TRIES:
             await self._quarantine(delivery, f"applying it failed {MOST_TRIES} times: {type(exc).__name__}")
             return
-        await self._postpone(delivery, type(exc).__name__, wait_s=backoff_s(delivery.tries + 1, first_s=2.0))
+        tries = delivery.tries + 1
+        wait_s = jittered(backoff_s(tries, first_s=2.0))
+        await self._postpone(delivery, type(exc).__name__, wait_s=wait_s, tries=tries)
 
-    async def _postpone(self, delivery: Delivery, detail: str, *, wait_s: float) -> None:
+    async def _postpone(self, delivery: Delivery, detail: str, *, wait_s: float, tries: int) -> None:
         run_after = self._line.clock.now() + timedelta(seconds=wait_s)
         async with self._line.database.transaction() as tx:
-            await postpone_delivery(tx, delivery.id, run_after=run_after, detail=detail)
+            await postpone_delivery(tx, delivery.id, run_after=run_after, detail=detail, tries=tries)
 
     async def _quarantine(self, delivery: Delivery, reason: str) -> None:
         log.warning("delivery.quarantined", delivery_id=delivery.id, reason=reason)

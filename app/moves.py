@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
+from app.backoff import jittered
 from app.errors import AppError
 from app.lifecycle import Advance, Decision, Fail, Finish, Ignore, News, TryAgain, next_check
 from app.line import Line
@@ -74,7 +75,7 @@ class Moves:
             case TryAgain():
                 reason = f"attempt {attempt.number} ended: {decision.reason}"
                 return await self._line.requeue_job(
-                    tx, job.id, reason=reason, now=now, wait_s=decision.wait_s
+                    tx, job.id, reason=reason, now=now, wait_s=jittered(decision.wait_s)
                 )
             case Fail():
                 return await self._line.end_job(

@@ -16,6 +16,7 @@ from enum import StrEnum
 
 import structlog
 
+from app.backoff import RetryBudget
 from app.crash_points import CrashPoint
 from app.errors import AppError, PredictionUnknown, ProviderBadResponse, ProviderUnavailable
 from app.inbox import Inbox
@@ -84,14 +85,28 @@ class Recovery:
         self._line = line
         self._providers = providers
         self._inbox = inbox
+        self._budgets = {name: RetryBudget(per_s=line.settings.retries_per_s) for name in providers}
 
     async def check(self) -> int:
         """Ask about every attempt that has been silent past its time, then end what is past its deadline."""
         now = self._line.clock.now()
         async with self._line.database.reading() as tx:
             silent = await attempt_rows.list_silent_attempts(tx, now=now, limit=BATCH)
-        await self._look_at_all(silent, now, dry_run=False)
+        await self._look_at_all(await self._in_budget(silent, now), now, dry_run=False)
         return len(silent) + await self._end_overdue(now)
+
+    async def _in_budget(self, silent: Sequence[Attempt], now: datetime) -> list[Attempt]:
+        """Those that may be asked about now; after an outage of ours all of them are silent at once."""
+        asked = []
+        for attempt in silent:
+            budget = self._budgets.get(attempt.provider)
+            wait_s = budget.book(attempt.id) if budget else 0.0
+            if not wait_s:
+                asked.append(attempt)
+                continue
+            async with self._line.database.transaction() as tx:
+                await attempt_rows.note_attempt(tx, attempt.id, check_at=now + timedelta(seconds=wait_s))
+        return asked
 
     async def recover(
         self,
@@ -251,8 +266,6 @@ class Recovery:
             overdue = await job_rows.list_overdue_jobs(tx, now=now, limit=BATCH)
             attempts = await attempt_rows.list_attempts(tx, *(job.id for job in overdue))
         for job in overdue:
-            if job.state == JobState.FINISHING:
-                continue  # it has its result: the finisher ends it, one way or the other
             live = [
                 each
                 for each in attempts

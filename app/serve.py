@@ -133,6 +133,8 @@ async def running_worker(
             open_runtime(settings, embedded_worker=embedded, workers_elsewhere=True, stations=stations)
         )
         await stack.enter_async_context(_watching(runtime))
+        if not runtime.worker.stations:
+            raise StartupError("--stations: dispatch alone needs a provider that this process can ask")
         stop = Stop(settings.shutdown_s)
         await stack.enter_async_context(runtime.worker.alive())
         if embedded:
@@ -140,7 +142,7 @@ async def running_worker(
         await stack.enter_async_context(_working(runtime, stop))
         stack.callback(stop.begin)
         _spare_the_collector()
-        log.info("worker.up", stations=[station.value for station in stations])
+        log.info("worker.up", stations=[station.value for station in runtime.worker.stations])
         yield runtime
     log.info("worker.down")
 

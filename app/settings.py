@@ -93,6 +93,12 @@ class Settings(BaseSettings):
     shutdown_s: float = Field(
         20, ge=0, description="How long steps and predictions of ours get to end at a stop; then handed back"
     )
+    retries_per_s: float = Field(
+        10,
+        gt=0,
+        description="Retries, and as many questions about silent predictions, that one process sends to a "
+        "provider a second; a tenth of the fresh work comes on top",
+    )
     idempotency_s: float = Field(86_400, gt=0, description="How long an Idempotency-Key is remembered")
 
     dispatch_concurrency: int = Field(8, ge=1, le=256, description="Predictions being created at once")

@@ -124,6 +124,9 @@ async def open_runtime(
         callbacks = Callbacks(secret=secret, public_url=settings.public_url, local=local)
         links = Links(secret=secret, life_s=settings.asset_url_s)
         runtime = _join(line, routes, bench, callbacks=callbacks, links=links, process_id=process_id)
+        if not settings.is_sqlite and not any(route.is_asked for route in routes.values()):
+            # Its items would be taken from those that can begin something.
+            stations = [station for station in stations if station is not Station.DISPATCH]
         runtime.worker.keep_to(stations)
         stack.push_async_callback(runtime.inbox.aclose)
         stack.push_async_callback(runtime.figures.aclose)

@@ -80,6 +80,11 @@ class Worker:
         self._begun: set[asyncio.Task[Any]] = set()
         self._handing_back = False
 
+    @property
+    def stations(self) -> list[Station]:
+        """Those that this process runs."""
+        return list(self._stations)
+
     def keep_to(self, stations: Collection[Station]) -> None:
         """Run only these stations; the others are another process's."""
         self._stations = {station: self._stations[station] for station in stations}

@@ -40,13 +40,21 @@ async def settle_delivery(
     return settled.rowcount == 1
 
 
-async def postpone_delivery(tx: Transaction, delivery_id: str, *, run_after: datetime, detail: str) -> None:
-    """Applying it failed for a passing reason: count the try and let it wait."""
+async def postpone_delivery(
+    tx: Transaction, delivery_id: str, *, run_after: datetime, detail: str, tries: int
+) -> None:
+    """Applying it failed for a passing reason: let it wait, with so many tries counted."""
     await tx.execute(
         update(Delivery)
         .where(col(Delivery.id) == delivery_id, col(Delivery.settled_at).is_(None))
-        .values(run_after=run_after, tries=col(Delivery.tries) + 1, detail=detail[:500])
+        .values(run_after=run_after, tries=tries, detail=detail[:500])
     )
+
+
+async def begin_delivery(tx: Transaction, delivery_id: str, *, tries: int) -> None:
+    """Count a try before it is made: it may be the end of whoever makes it."""
+    unsettled = (col(Delivery.id) == delivery_id) & col(Delivery.settled_at).is_(None)
+    await tx.execute(update(Delivery).where(unsettled).values(tries=tries))
 
 
 async def list_due_deliveries(tx: Transaction, *, now: datetime, limit: int) -> Sequence[str]:

@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 import asyncpg
 import structlog
 
-from app.backoff import backoff_s
+from app.backoff import backoff_s, jittered
 from app.notify import InProcessNotifier, Subscription
 from db.session import DatabaseUnavailable, Transaction, dsn_of
 
@@ -92,16 +92,17 @@ class PostgresHints:
         while True:
             try:
                 connection = await asyncpg.connect(self._dsn, timeout=5)
+                # However it ends: what counts is that the server took us, so the next try comes soon.
+                failures = 0
                 try:
                     await self._hear(connection, ready)
                 finally:
                     await connection.close(timeout=2)
-                failures = 0
             except ASYNCPG_TROUBLE as exc:
                 failures += 1
                 self._trouble = f"reconnecting after {type(exc).__name__}"
                 log.warning("hints.reconnecting", reason=type(exc).__name__)
-            await asyncio.sleep(backoff_s(failures, first_s=0.2, most_s=5.0))
+            await asyncio.sleep(jittered(backoff_s(failures, first_s=0.2, most_s=5.0)))
 
     async def _hear(self, connection: asyncpg.Connection, ready: asyncio.Event) -> None:
         """Hear until the connection is gone. Probed, because a dead server may never say so."""

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Protocol
 
+from app.errors import ProviderBadResponse
+
 Json = Any
 """A value as `json.loads` gives it."""
 
@@ -149,8 +151,19 @@ LARGE_BYTES = 256 * 1024
 """Bodies from here on are parsed in a thread: they would hold the event loop for milliseconds."""
 
 
+MOST_VALUES = 2_000_000
+"""Lists, objects and members in a body: each takes about 100 bytes of memory once it is read. A 30 MB log
+full of progress bars has a million commas; 100 MB of `[[],[],…` would take gigabytes."""
+
+
 async def understand(provider: Provider, body: bytes) -> Prediction:
     """Parse a body of any size without holding the event loop. Raises ProviderBadResponse."""
     if len(body) < LARGE_BYTES:
         return provider.parse(body)
-    return await asyncio.to_thread(provider.parse, body)
+    return await asyncio.to_thread(_parse_large, provider, body)
+
+
+def _parse_large(provider: Provider, body: bytes) -> Prediction:
+    if sum(body.count(mark) for mark in (b"[", b"{", b",")) > MOST_VALUES:
+        raise ProviderBadResponse(f"a body of more than {MOST_VALUES} values", raw=body[:1000])
+    return provider.parse(body)

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -24,7 +24,7 @@ from pgqueuer.executors import DatabaseRetryEntrypointExecutor
 from pgqueuer.models import Job as Item
 from pgqueuer.queries import Queries
 
-from app.backoff import backoff_s
+from app.backoff import backoff_s, jittered
 from app.work import Station, Step, run_together
 from db.session import DatabaseUnavailable, Transaction, dsn_of
 
@@ -35,7 +35,11 @@ HEARTBEAT_S = 5.0
 BATCH = 16
 """Items taken from a queue at once."""
 FORGET_EVERY_S = 600.0
-"""How often the engine's log of ended items is dropped."""
+"""How often the engine's log of ended items is dropped, and its oldest failed items."""
+HELD = timedelta(hours=1)
+"""How long a failed item is kept, for a person to look at. Its row is due without it."""
+MOST_FORGOTTEN = 1000
+"""Failed items looked at in one turn."""
 DEQUEUE_S = 2.0
 """The longest an idle worker goes without looking, should a notification be lost."""
 
@@ -96,7 +100,7 @@ class PostgresEngine:
             finally:
                 self._pool = None
             with suppress(TimeoutError):
-                async with asyncio.timeout(backoff_s(failures, first_s=0.2, most_s=5.0)):
+                async with asyncio.timeout(jittered(backoff_s(failures, first_s=0.2, most_s=5.0))):
                     await self._stopping.wait()
 
     def stop(self) -> None:
@@ -167,7 +171,18 @@ async def _forget_log(pool: asyncpg.Pool, entrypoints: list[str]) -> None:
     while True:
         with suppress(*ASYNCPG_TROUBLE):
             await queries.clear_queue_log(entrypoints)
+            await _forget_held(queries)
         await asyncio.sleep(FORGET_EVERY_S)
+
+
+async def _forget_held(queries: Queries, *, kept: timedelta = HELD) -> int:
+    """Drop failed items that nobody came for; how many. The oldest first, so none is passed over for ever."""
+    before = datetime.now(UTC) - kept
+    held = await queries.list_failed_jobs(MOST_FORGOTTEN, order="ASC")
+    old = [item.id for item in held if item.updated < before]
+    if old:
+        await queries.mark_job_as_cancelled(old)
+    return len(old)
 
 
 async def _enqueue(queries: Queries, items: Sequence[tuple[Station, str]], *, once: bool = False) -> None:

@@ -9,15 +9,20 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from typing import Any
 
+import asyncpg
 import pytest
+from pgqueuer.db import AsyncpgPoolDriver
+from pgqueuer.queries import Queries
 from sqlalchemy import text
 
 from app.work import Station, Step, WorkEngine
 from app.work.embedded import MOST_WAITING, EmbeddedEngine
-from app.work.postgres import PostgresEngine
+from app.work.postgres import PostgresEngine, _forget_held
 from db.engines import PoolLimits
-from db.session import Database, DatabaseUnavailable
+from db.session import Database, DatabaseUnavailable, dsn_of
 from tests.conftest import becomes
 
 pytestmark = pytest.mark.real
@@ -328,3 +333,124 @@ async def test_postgres_the_log_of_what_has_ended_is_dropped_in_time(database: D
     async with running(database, {Station.APPLY: rows}), asyncio.timeout(LIMIT_S):
         while await logged():
             await asyncio.sleep(0.01)
+
+
+async def count_items(database: Database, status: str) -> int:
+    async with database.reading() as tx:
+        found = await tx.execute(
+            text("SELECT count(*) FROM pgqueuer WHERE status::text = :status"), {"status": status}
+        )
+        return int(found.scalar_one())
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_postgres_a_failed_item_is_tried_again_and_then_kept_for_a_while(database: Database) -> None:
+    """Rule 4: the engine's own defaults would drop it at its first failure, and nobody would ever see it."""
+    rows = Rows(concurrency=1)
+    rows.broken.add("bad")
+    async with running(database, {Station.APPLY: rows}) as engine:
+        await enqueue(database, engine, "bad")
+        async with asyncio.timeout(LIMIT_S):
+            while not await count_items(database, "failed"):
+                await asyncio.sleep(0.01)
+        assert rows.runs["bad"] > 1
+    pool = await asyncpg.create_pool(dsn_of(database.url), min_size=1, max_size=1)
+    try:
+        queries = Queries(AsyncpgPoolDriver(pool))
+        assert await _forget_held(queries) == 0, "it is new"
+        assert await _forget_held(queries, kept=timedelta(0)) == 1
+        assert await count_items(database, "failed") == 0
+    finally:
+        await pool.close()
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_fault_61_postgres_an_item_of_which_nobody_was_told_is_run(database: Database) -> None:
+    """Fault 61, rule 5: with every notification lost, an idle engine looks by itself within seconds."""
+    rows = Rows()
+    async with running(database, {Station.APPLY: rows}) as engine:
+        async with database.transaction() as tx:
+            await tx.execute(text("ALTER TABLE pgqueuer DISABLE TRIGGER USER"))
+        await enqueue(database, engine, "silent")
+        await becomes(lambda: rows.ended["silent"])
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_postgres_the_items_of_a_transaction_are_written_in_one_statement(database: Database) -> None:
+    """Rule 6: each statement notifies, and NOTIFY holds a lock of the whole server through the commit."""
+    engine = make_engine(database)
+    said: list[str] = []
+
+    def note(record: Any) -> None:
+        if "INSERT INTO" in record.query and "pgqueuer" in record.query:
+            said.append(record.query)
+
+    async with database.transaction() as tx:
+        await tx.execute(text("SELECT 1"))
+        driver = (await tx.raw_connection()).driver_connection
+        driver.add_query_logger(note)
+        for station in Station:
+            for number in range(50):
+                engine.enqueue(tx, station, f"{station}-{number}")
+    await becomes(lambda: said)
+    driver.remove_query_logger(note)
+    assert len(said) == 1
+    assert await count_items(database, "queued") == 150
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_fault_62_postgres_a_long_step_of_a_living_engine_is_not_given_to_another(
+    database: Database,
+) -> None:
+    """Fault 62: it is longer than the silence after which an item is another's, and its engine beats."""
+    one, two = Rows(concurrency=1, held=True), Rows(concurrency=1)
+    async with running(database, {Station.APPLY: one}) as engine:
+        await enqueue(database, engine, "long")
+        await becomes(lambda: one.now == 1)
+        async with running(database, {Station.APPLY: two}) as other:
+            async with database.reading() as tx:
+                begun_at = (await tx.execute(text("SELECT updated FROM pgqueuer"))).scalar_one()
+            async with asyncio.timeout(LIMIT_S):
+                # The database's clock: past the heartbeat's patience and one more look of the other.
+                past = False
+                while not past:
+                    await enqueue(database, other, "tick")
+                    async with database.reading() as tx:
+                        past = (await tx.now()) - begun_at > timedelta(seconds=8)
+            assert not two.runs["long"]
+        one.open.set()
+        await becomes(lambda: one.ended["long"])
+    assert one.runs["long"] == 1
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_fault_61_postgres_an_engine_that_finds_no_server_at_its_start_works_once_there_is_one(
+    database: Database,
+) -> None:
+    """Fault 61: down at boot. What is refused here is the connection, for as long as the test wants."""
+    rows = Rows()
+    async with database.transaction() as tx:
+        name = (await tx.execute(text("SELECT current_database()"))).scalar_one()
+    admin = await asyncpg.connect(dsn_of(database.url).replace(f"/{name}", "/postgres"))
+    await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
+    engine = PostgresEngine(database.url)
+    run = asyncio.create_task(engine.run({Station.APPLY: Step(rows.step, 1)}))
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            tried = None
+            while tried is None:
+                # One refusal at least: asked for by a connection of our own, after the engine's.
+                try:
+                    await (await asyncpg.connect(dsn_of(database.url))).close()
+                except asyncpg.PostgresError as exc:
+                    tried = exc
+        assert not run.done()
+        await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+        await becomes(lambda: is_up(engine))
+        await enqueue(database, engine, "late")
+        await becomes(lambda: rows.ended["late"])
+    finally:
+        await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS true')
+        await admin.close()
+        engine.stop()
+        await run

@@ -148,6 +148,8 @@ async def _asked_again(child: Child, key: str, accepted: str | None) -> str:
 
 
 def _skip_what_cannot_be(house: House, point: CrashPoint) -> None:
+    if point is CrashPoint.DELIVERY_BEGUN:
+        pytest.skip("only large news and what an earlier life left passes there: tests/crash/test_poison.py")
     if house.name.startswith("worker") and point is CrashPoint.POLL_ANSWERED:
         pytest.skip("a Cog server cannot be asked: recovery never has an answer of it")
 

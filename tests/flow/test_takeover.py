@@ -1,4 +1,4 @@
-"""The story "takeover": what a process had in hand goes on at another, soon if it died, at once if it left."""
+"""The story "takeover": what a process had in hand goes on at another: soon if it died, at once if told."""
 
 from __future__ import annotations
 
