@@ -89,7 +89,7 @@ class Inbox:
         write_items = line.engine.write_items and partial(line.engine.write_items, Station.APPLY)
         self._ingress = open_ingress(line.database, write_items)
         self._group = GroupCommit(self._ingress.write)
-        self._began_at = datetime.now(UTC)
+        self._began_at = line.clock.now()
         self._survived: dict[str, int] = {}
         """The tries of deliveries that the database left in the middle: those were no ends of a process."""
 

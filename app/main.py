@@ -75,6 +75,14 @@ def create_app(runtime: Runtime) -> Front:
     return Front(door=WebhookDoor(runtime), api=create_api(runtime))
 
 
+def create_watch(runtime: Runtime) -> FastAPI:
+    """The face of a process without a web: whether it is well and how it goes, and nothing else."""
+    app = FastAPI(title="Reprise", version=__version__, docs_url=None, redoc_url=None, openapi_url=None)
+    app.state.runtime = runtime
+    app.include_router(health.router)
+    return app
+
+
 def create_api(runtime: Runtime) -> FastAPI:
     """The API alone, with its documentation."""
     # FastAPIOffline serves the pages of /docs from the package: no CDN, works without a network.

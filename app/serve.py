@@ -19,12 +19,13 @@ from functools import partial
 
 import structlog
 import uvicorn
+from starlette.types import ASGIApp
 
 from app.backoff import backoff_s
 from app.crash_points import Reach, pass_by
 from app.engines.supervisor import CogSupervisor
 from app.errors import AppError, StartupError
-from app.main import Front, create_app
+from app.main import Front, create_app, create_watch
 from app.ownership import Ownership
 from app.provider.base import Provider
 from app.provider.cog import Cog
@@ -117,11 +118,16 @@ async def running_service(
 
 @asynccontextmanager
 async def running_worker(
-    settings: Settings, *, stations: Collection[Station] = tuple(Station), gpu_worker: bool = False
+    settings: Settings,
+    *,
+    stations: Collection[Station] = tuple(Station),
+    gpu_worker: bool = False,
+    watch_port: int | None = None,
 ) -> AsyncIterator[Runtime]:
     """Stations without the web, beside any number of others on one PostgreSQL, until the block ends.
 
-    With `gpu_worker` and no `COG_URLS`, our own engines run beside it. Raises StartupError with one line.
+    With `gpu_worker` and no `COG_URLS`, our own engines run beside it. With `watch_port`, `/healthz`,
+    `/readyz` and `/metrics` of this process are served on loopback. Raises StartupError with one line.
     """
     if settings.is_sqlite:
         raise StartupError("DATABASE_URL: workers of their own need PostgreSQL; with SQLite, `serve` works")
@@ -135,6 +141,10 @@ async def running_worker(
         await stack.enter_async_context(_watching(runtime))
         if not runtime.worker.stations:
             raise StartupError("--stations: dispatch alone needs a provider that this process can ask")
+        if watch_port is not None:
+            listener = stack.enter_context(_listening("127.0.0.1", watch_port))
+            await stack.enter_async_context(_serving(create_watch(runtime), listener))
+            log.info("worker.watched", url=f"http://{_name_of(listener)}")
         stop = Stop(settings.shutdown_s)
         await stack.enter_async_context(runtime.worker.alive())
         if embedded:
@@ -236,7 +246,7 @@ async def _preparing(runtime: Runtime) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _serving(app: Front, listener: socket.socket) -> AsyncIterator[None]:
+async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
     server = _Server(
         uvicorn.Config(
             app,

@@ -174,11 +174,6 @@ def _join(
 
 
 def _make_figures(line: Line, providers: Mapping[str, Provider], bench: Bench) -> Figures:
-    places = {"var": line.settings.var_dir}
-    if line.settings.storage_url.startswith("file://"):
-        places["storage"] = Path(line.settings.storage_url.removeprefix("file://"))
-    if line.settings.is_sqlite:
-        places["database"] = lock_path(line.settings).parent
     return Figures(
         database=line.database,
         clock=line.clock,
@@ -190,9 +185,19 @@ def _make_figures(line: Line, providers: Mapping[str, Provider], bench: Bench) -
             engine=line.engine,
             notifier=line.notifier,
         ),
-        places=places,
+        places=disks_of(line.settings),
         kinds=list(KINDS),
     )
+
+
+def disks_of(settings: Settings) -> dict[str, Path]:
+    """The folders whose disks matter, by the word for them: `var`, and those of a store and database here."""
+    places = {"var": settings.var_dir}
+    if settings.storage_url.startswith("file://"):
+        places["storage"] = Path(settings.storage_url.removeprefix("file://"))
+    if settings.is_sqlite:
+        places["database"] = lock_path(settings).parent
+    return places
 
 
 def open_database(settings: Settings) -> Database:

@@ -17,7 +17,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from db.session import Database, DatabaseUnavailable
+from db.session import Database, DatabaseUnavailable, cause_of
 from db.tables import Table
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -76,7 +76,7 @@ async def _on_connection(database: Database, act: Callable[[Connection], Any]) -
         async with database.engine.begin() as connection:
             return await connection.run_sync(act)
     except (DBAPIError, OSError) as exc:
-        raise DatabaseUnavailable(str(getattr(exc, "orig", None) or exc).splitlines()[0][:200]) from exc
+        raise DatabaseUnavailable(cause_of(exc)) from exc
 
 
 def _config(connection: Connection) -> Config:

@@ -189,9 +189,14 @@ async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
     except (IntegrityError, ProgrammingError):
         raise
     except (DBAPIError, PoolTimeout, OSError) as exc:
-        # The driver's text may hold values of ours; its first line names the cause and is enough.
-        cause = str(getattr(exc, "orig", None) or exc).splitlines()[0][:200]
-        raise DatabaseUnavailable(cause) from exc
+        raise DatabaseUnavailable(cause_of(exc)) from exc
+
+
+def cause_of(exc: Exception) -> str:
+    """What a driver's failure says, in one line: the rest of its text may hold values of ours."""
+    cause = getattr(exc, "orig", None) or exc
+    # A server that does not answer while it is connected to ends in a TimeoutError without a word.
+    return next(iter(str(cause).splitlines()), type(cause).__name__)[:200]
 
 
 def _elapsed_ms(started: float) -> float:

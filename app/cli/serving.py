@@ -63,13 +63,19 @@ def worker(
     gpu_worker: Annotated[
         bool, typer.Option(help="Run our own engines beside it, unless COG_URLS is set.")
     ] = False,
+    watch_port: Annotated[
+        int | None,
+        typer.Option(
+            min=0, max=65_535, help="Serve /healthz, /readyz and /metrics on 127.0.0.1; 0: a free one."
+        ),
+    ] = None,
 ) -> None:
     """Run stations without the web, beside any number of others on one PostgreSQL, until a signal."""
     settings = read_settings(serving=True)
     if concurrency is not None:
         limits = ("dispatch_concurrency", "apply_concurrency", "finish_concurrency")
         settings = settings.model_copy(update=dict.fromkeys(limits, concurrency))
-    uvloop.run(_work(settings, _named_stations(stations), gpu_worker=gpu_worker))
+    uvloop.run(_work(settings, _named_stations(stations), gpu_worker=gpu_worker, watch_port=watch_port))
 
 
 def gpu_worker(
@@ -121,9 +127,11 @@ async def _serve(settings: Settings, host: str, port: int, *, worker: bool, gpu_
         await stopped.wait()
 
 
-async def _work(settings: Settings, stations: list[Station], *, gpu_worker: bool) -> None:
+async def _work(
+    settings: Settings, stations: list[Station], *, gpu_worker: bool, watch_port: int | None
+) -> None:
     stopped = stop_signals()
-    async with running_worker(settings, stations=stations, gpu_worker=gpu_worker):
+    async with running_worker(settings, stations=stations, gpu_worker=gpu_worker, watch_port=watch_port):
         named = ", ".join(station.value for station in stations)
         show.out().print(f"Working: {_bold(named)}  Stop: Ctrl-C")
         await stopped.wait()

@@ -26,7 +26,6 @@ LOOK_S = 0.7
 """How long whoever asks is kept waiting for a part that does not answer."""
 QUEUES_FRESH_S = 1.5
 """How long the figures of the queues are good for: they are one query."""
-DISKS_FRESH_S = 1.0
 
 STATIONS = {"queued": "dispatch", "delivery": "apply", "finishing": "finish"}
 """The station whose work it is; a running job is the provider's."""
@@ -87,7 +86,7 @@ class Figures:
         self._places = places
         self._kinds = kinds
         self._queues = Remembered(self._read_queues, fresh_s=QUEUES_FRESH_S)
-        self._disks = Remembered(self._read_disks, fresh_s=DISKS_FRESH_S)
+        self._disks = Remembered(self._read_disks, fresh_s=0)
 
     async def standings(self) -> dict[str, Standing]:
         """How each dependency is doing."""
@@ -160,10 +159,11 @@ class Figures:
 
     async def _read_disks(self) -> dict[str, int]:
         # In a thread: a network disk that hangs must not hold the loop.
-        return await asyncio.to_thread(_free_bytes, dict(self._places))
+        return await asyncio.to_thread(free_bytes, dict(self._places))
 
 
-def _free_bytes(places: Mapping[str, Path]) -> dict[str, int]:
+def free_bytes(places: Mapping[str, Path]) -> dict[str, int]:
+    """Room left on the disks of these folders; one that cannot be looked at is absent. Blocks."""
     found: dict[str, int] = {}
     for name, path in places.items():
         try:

@@ -18,8 +18,6 @@ from db.session import Database
 
 PROVIDER_FRESH_S = 2.0
 """How long a provider's word is good for: asking may be a request over the internet."""
-STORAGE_FRESH_S = 0.5
-"""The same for the store, which is asked by writing an object."""
 
 
 def make_dependencies(
@@ -33,7 +31,7 @@ def make_dependencies(
     """What a runtime stands on, by name."""
     found = {
         "database": Dependency(partial(_look_at_database, database)),
-        "storage": Dependency(partial(_look_at_storage, storage), fresh_s=STORAGE_FRESH_S),
+        "storage": Dependency(partial(_look_at_storage, storage)),
     }
     if not database.is_sqlite:
         found["hints"] = Dependency(partial(_look_at_line, notifier.trouble), is_needed=False)

@@ -11,6 +11,7 @@ from sqlalchemy import func, select, text
 from sqlalchemy.exc import IntegrityError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from db import schema
 from db.engines import PoolLimits
 from db.group_commit import GroupCommit, GroupCommitFull
 from db.ingress import NewDelivery, open_ingress
@@ -329,3 +330,22 @@ async def test_closing_waits_for_what_was_accepted() -> None:
     await group.aclose()
     assert await task == "A"
     assert committer.groups == [["a"]]
+
+
+async def test_a_server_that_hangs_while_it_is_connected_to_is_told_of_in_words() -> None:
+    """Its address takes connections and never says a word: the driver's error has no text at all."""
+    callers: list[asyncio.StreamWriter] = []
+    listener = await asyncio.start_server(lambda _, writer: callers.append(writer), "127.0.0.1", 0)
+    port = listener.sockets[0].getsockname()[1]
+    database = Database(f"postgresql+asyncpg://x@127.0.0.1:{port}/x", PoolLimits(timeout_s=0.2))
+    try:
+        with pytest.raises(DatabaseUnavailable, match="Timeout"):
+            async with database.reading() as tx:
+                await tx.now()
+        with pytest.raises(DatabaseUnavailable, match=r"\w+"):
+            await schema.current_revision(database)
+    finally:
+        await database.aclose()
+        for caller in callers:
+            caller.close()
+        listener.close()

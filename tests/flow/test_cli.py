@@ -182,6 +182,8 @@ def test_the_doctor_reaches_the_service_at_its_public_address_and_tells_stranger
     checks = {check["name"]: check for check in answer(folder, "doctor", PUBLIC_URL=url)["checks"]}
     assert "it is this service" in checks["public address"]["detail"]
     assert checks["provider cog"]["level"] == "ok"
+    for name in ("service", "queues", "event loop", "connections", "process", "database clock"):
+        assert checks[name]["level"] == "ok", checks[name]
 
     ended = reprise(folder, "doctor", "--json", PUBLIC_URL=f"{url}/docs")
     checks = {check["name"]: check for check in json.loads(ended.stdout)["checks"]}

@@ -1,7 +1,8 @@
 """`reprise doctor`: look at everything the service stands on, and say what to do about it.
 
 Promises: every check has a limit in time, runs beside the others and cannot stop them; the exit code is 1
-when one fails. Leaves what is checked to `local` (this machine) and `outside` (addresses, providers).
+when one fails. Leaves what is checked to `local` (this machine), `running` (queues, clocks, the service that
+runs) and `outside` (addresses, providers).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from app.cli.connection import read_settings
 from app.cli.doctor.finding import Check, Finding, Level
 from app.cli.doctor.local import LOCAL_CHECKS
 from app.cli.doctor.outside import OUTSIDE_CHECKS
+from app.cli.doctor.running import RUNNING_CHECKS
 from app.cli.request import AsJson
 from app.errors import AppError
 from app.settings import Settings
@@ -25,7 +27,7 @@ _MARKS = {Level.OK: "[green]✓ ok[/]", Level.WARN: "[yellow]! warn[/]", Level.F
 
 
 def doctor(as_json: AsJson = False) -> None:
-    """Check ffmpeg, database, storage, disk, secrets, public address, clock, address guard and providers."""
+    """Check what the service stands on and how it goes: tools, database, disks, queues, clocks, providers."""
     findings = run(_examine(read_settings()))
     failed = any(finding.level is Level.FAIL for finding in findings)
     if as_json:
@@ -36,7 +38,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 async def _examine(settings: Settings) -> list[Finding]:
-    checks = (*LOCAL_CHECKS, *OUTSIDE_CHECKS)
+    checks = (*LOCAL_CHECKS, *RUNNING_CHECKS, *OUTSIDE_CHECKS)
     groups = await asyncio.gather(*(_bounded(check, settings) for check in checks))
     return [finding for group in groups for finding in group]
 

@@ -19,7 +19,8 @@ from app.errors import EngineUnavailable, StartupError
 from app.provider.signature import WebhookSecrets
 from app.settings import Settings
 from app.storage import Storage
-from app.wiring import open_database
+from app.watch.figures import free_bytes
+from app.wiring import disks_of, open_database
 from db import schema
 
 _LITTLE_DISK_BYTES, _NO_DISK_BYTES = 2_000_000_000, 200_000_000
@@ -97,11 +98,14 @@ async def _check_storage(settings: Settings) -> list[Finding]:
 
 
 async def _check_disk(settings: Settings) -> list[Finding]:
-    free_bytes = await asyncio.to_thread(_free_bytes, settings.var_dir)
-    detail = f"{settings.var_dir}/ is writable, {free_bytes / 1e9:.1f} GB are free"
-    if free_bytes < _NO_DISK_BYTES:
+    writable = await asyncio.to_thread(_free_bytes, settings.var_dir)
+    places = {f"{settings.var_dir}/": writable} | await asyncio.to_thread(free_bytes, disks_of(settings))
+    least = min(places.values())
+    free = ", ".join(f"{place} {free / 1e9:.1f} GB" for place, free in places.items() if place != "var")
+    detail = f"{settings.var_dir}/ is writable; free: {free}"
+    if least < _NO_DISK_BYTES:
         return [Finding.fail("disk", detail, "Make room: jobs will fail to be stored.")]
-    if free_bytes < _LITTLE_DISK_BYTES:
+    if least < _LITTLE_DISK_BYTES:
         return [Finding.warn("disk", detail, "Make room, or give VAR_DIR and STORAGE_URL a larger disk.")]
     return [Finding.ok("disk", detail)]
 

@@ -1,0 +1,106 @@
+"""What the doctor says of a service that runs: how bad it is, and what to do about it."""
+
+from __future__ import annotations
+
+import copy
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from app.cli.doctor.finding import Finding, Level
+from app.cli.doctor.running import (
+    _check_database_clock,
+    _check_queues,
+    _check_service,
+    _judge_process,
+    _judge_ready,
+    _judge_skew,
+)
+from db.tables import Job
+from tests.flow.conftest import OpenStage, Stage
+
+
+async def only(check: Any, line: Stage) -> Finding:
+    (finding,) = await check(line.runtime.settings)
+    assert isinstance(finding, Finding)
+    assert bool(finding.hint) == (finding.level is not Level.OK)
+    return finding
+
+
+@pytest.mark.parametrize(
+    ("late_s", "level"), [(0, Level.OK), (30, Level.OK), (90, Level.WARN), (3000, Level.FAIL)]
+)
+async def test_a_queue_that_nobody_works_on_is_found_by_how_late_it_is(
+    line: Stage, late_s: float, level: Level
+) -> None:
+    await line.ask()
+    late = await line.ask()
+    run_after = line.runtime.line.clock.now() - timedelta(seconds=late_s)
+    await line.change(Job, late, run_after=run_after)
+    finding = await only(_check_queues, line)
+    assert finding.level is level
+    assert "2 at dispatch, 0 at apply, 0 at finish" in finding.detail
+    assert ("dispatch is" in finding.detail) == (late_s > 0)
+
+
+async def test_a_long_queue_that_waits_its_turn_is_no_fault(line: Stage) -> None:
+    later = line.runtime.line.clock.now() + timedelta(seconds=50)
+    for _ in range(5):
+        await line.change(Job, await line.ask(), run_after=later)
+    finding = await only(_check_queues, line)
+    assert (finding.level, "5 at dispatch" in finding.detail) == (Level.OK, True)
+
+
+async def test_this_machines_clock_is_held_against_the_databases(line: Stage) -> None:
+    finding = await only(_check_database_clock, line)
+    assert finding.level is Level.OK
+
+
+@pytest.mark.parametrize(
+    ("skew_s", "level", "words"),
+    [
+        (0.4, Level.OK, "0.4 s ahead of"),
+        (-3.0, Level.WARN, "3.0 s behind"),
+        (300.0, Level.FAIL, "300.0 s ahead of"),
+        (-300.0, Level.FAIL, "300.0 s behind"),
+    ],
+)
+def test_a_skewed_clock_is_found(skew_s: float, level: Level, words: str) -> None:
+    """Fault 55: the skew shown in `doctor`."""
+    finding = _judge_skew(skew_s)
+    assert (finding.level, words in finding.detail) == (level, True)
+
+
+async def test_what_the_service_says_of_itself_is_judged(stage_on_sqlite: OpenStage) -> None:
+    async with stage_on_sqlite() as line:
+        said = (await line.client.get("/readyz")).json()
+    assert [finding.level for finding in _judge_ready("http://here", said)] == [Level.OK] * 3
+
+    def judged(change: dict[str, Any]) -> dict[str, Level]:
+        changed = copy.deepcopy(said) | change
+        return {finding.name: finding.level for finding in _judge_ready("http://here", changed)}
+
+    closed = {"open": False, "reasons": ["full"]}
+    assert judged({"intake": closed})["service"] is Level.WARN
+    assert judged({"intake": closed, "ready": False})["service"] is Level.FAIL
+    assert judged({"event_loop": {"lag_worst_s": 1.5}})["event loop"] is Level.WARN
+    assert judged({"event_loop": {"lag_worst_s": 6.0}})["event loop"] is Level.FAIL
+    said["checks"]["database"]["pool"]["in_use"] = said["checks"]["database"]["pool"]["size"]
+    assert judged({})["connections"] is Level.WARN
+
+
+@pytest.mark.parametrize(("open_fds", "level"), [(50, Level.OK), (850, Level.WARN), (960, Level.FAIL)])
+def test_a_process_that_is_running_out_of_files_is_found(open_fds: int, level: Level) -> None:
+    metrics = {"process_open_fds": float(open_fds), "process_max_fds": 1000.0}
+    assert [finding.level for finding in _judge_process(metrics)] == [level]
+
+
+async def test_a_service_that_does_not_answer_is_a_failure_and_none_at_all_is_not(
+    sqlite_line: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REPRISE_URL", raising=False)
+    assert (await only(_check_service, sqlite_line)).level is Level.OK
+    monkeypatch.setenv("REPRISE_URL", "http://127.0.0.1:9")
+    finding = await only(_check_service, sqlite_line)
+    assert (finding.level, "does not answer" in finding.detail) == (Level.FAIL, True)
