@@ -84,7 +84,7 @@ async def running_service(
             await runtime.worker.beat()
             await stack.enter_async_context(_working(runtime))
         _spare_the_collector()
-        log.info("service.up", url=url, providers=sorted(runtime.providers))
+        log.info("service.up", url=url, providers=sorted(runtime.providers), process_id=runtime.process_id)
         yield Service(url, app, runtime)
     log.info("service.down")
 
@@ -111,7 +111,7 @@ async def running_worker(
             await stack.enter_async_context(_supervised(runtime))
         await stack.enter_async_context(_working(runtime))
         _spare_the_collector()
-        log.info("worker.up", stations=[station.value for station in stations])
+        log.info("worker.up", stations=[station.value for station in stations], process_id=runtime.process_id)
         yield runtime
     log.info("worker.down")
 
