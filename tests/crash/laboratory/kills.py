@@ -41,7 +41,7 @@ class Killer:
     def __init__(
         self, world: World, dice: random.Random, *, before: Callable[[], Awaitable[Any]] | None = None
     ) -> None:
-        self._world = world
+        self.world = world
         self._dice = dice
         self._before = before
         self.kills: list[Kill] = []
@@ -58,9 +58,9 @@ class Killer:
 
     async def _kill_one(self, kind: str) -> Kill | None:
         if kind == "machine":
-            machine = self._dice.choice(self._world.machines)
+            machine = self._dice.choice(self.world.machines)
             return await self._strike(machine.name, machine.members, machine.tree)
-        member = self._dice.choice(self._world.members)
+        member = self._dice.choice(self.world.members)
         if kind == "process":
             return await self._strike(member.name, [member], lambda: member.tree()[:1])
         found = (
@@ -72,7 +72,7 @@ class Killer:
         return await self._strike(kind, [], lambda: [victim])
 
     def _children(self) -> list[psutil.Process]:
-        return [process for member in self._world.members for process in member.tree()[1:]]
+        return [process for member in self.world.members for process in member.tree()[1:]]
 
     async def _hunt(self) -> list[psutil.Process]:
         """An ffmpeg, which is gone again in a moment: among the processes that are new at each look."""
@@ -94,7 +94,7 @@ class Killer:
             words = Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
         except OSError:
             return False
-        return "ffmpeg" in words and str(self._world.folder) in words
+        return "ffmpeg" in words and str(self.world.folder) in words
 
     async def _strike(
         self, what: str, members: list[Member], victims: Callable[[], list[psutil.Process]]
