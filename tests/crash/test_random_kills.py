@@ -1,4 +1,4 @@
-"""A stream of jobs, and SIGKILL of whatever the dice name: what `scripts/lab/random_kills.py` does for long."""
+"""A stream of jobs and SIGKILL of whatever the dice name: the short form of `scripts/lab/random_kills.py`."""
 
 from __future__ import annotations
 
