@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,21 +31,23 @@ class Load:
     world: World
     dice: random.Random
     per_s: float
+    most_waiting: int = MOST_WAITING
+    providers: Sequence[str] = ("replicate", "cog")
     accepted: dict[str, str] = field(default_factory=dict)
     """Job id by key."""
     refusals: list[str] = field(default_factory=list)
     """Answers that are no answer to a good request."""
     repeated: int = 0
-    _count: int = 0
+    count: int = 0
     _asking: set[asyncio.Task[None]] = field(default_factory=set)
     _stopping: bool = False
 
     async def run(self) -> None:
         """Ask at `per_s` a second, until `stop`."""
         while not self._stopping:
-            if await waiting(self.world) < MOST_WAITING:
-                self._count += 1
-                asking = asyncio.create_task(self._ask(f"key-{self._count}"))
+            if await waiting(self.world) < self.most_waiting:
+                self.count += 1
+                asking = asyncio.create_task(self._ask(f"key-{self.count}"))
                 self._asking.add(asking)
                 asking.add_done_callback(self._asking.discard)
             await asyncio.sleep(self.dice.expovariate(self.per_s))
@@ -61,7 +64,7 @@ class Load:
             "duration_s": round(self.dice.uniform(0.5, LONGEST_S), 1),
             "seed": self.dice.randrange(2**31),
         }
-        provider = self.dice.choice(["replicate", "cog"])
+        provider = self.dice.choice(self.providers)
         return {"kind": "sound_effect", "input": asked, "provider": provider}
 
     async def _ask(self, key: str) -> None:

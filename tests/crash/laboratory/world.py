@@ -68,10 +68,11 @@ class World:
 
 @asynccontextmanager
 async def opened(
-    database: str, *, seed: int, trouble: float = 0.1, keep: bool = False, **settings: str
+    database: str, *, seed: int, trouble: float = 0.1, machines: int = 2, keep: bool = False, **settings: str
 ) -> AsyncIterator[World]:
     """A world on `sqlite` or `postgresql`, its members alive, until the block ends.
 
+    `machines` is for PostgreSQL: one is a web and a worker, the second a service that is all in one.
     `trouble` is how often the hosted provider misbehaves; `settings` are the service's own, over ours.
     """
     folder = Path(tempfile.mkdtemp(prefix="reprise-lab-"))
@@ -91,7 +92,7 @@ async def opened(
         ports = [free_port()] if database == "sqlite" else [free_port(), free_port()]
         url = await stack.enter_async_context(balanced(ports))
         shared |= {"PUBLIC_URL": url, **bucket}
-        machines = _machines(folder, ports, shared)
+        plans = _plans(ports)[:1] if machines == 1 else _plans(ports)
         engine = create_async_engine(shared["DATABASE_URL"])
         stack.push_async_callback(engine.dispose)
         world = World(
@@ -100,7 +101,7 @@ async def opened(
             storage_url=shared["STORAGE_URL"],
             bucket=bucket,
             url=url,
-            machines=machines,
+            machines=_machines(folder, plans, shared),
             engine=engine,
             client=await stack.enter_async_context(_client(url)),
             provider=await stack.enter_async_context(_client(provider_url)),
@@ -126,12 +127,19 @@ def _settings(provider_url: str) -> dict[str, str]:
     }
 
 
-def _machines(folder: Path, ports: list[int], shared: Mapping[str, str]) -> list[Machine]:
+Plans = list[list[tuple[str, list[str]]]]
+
+
+def _plans(ports: list[int]) -> Plans:
     """On SQLite all in one; on a server a web apart from its worker, and beside it a machine that is all."""
-    plans = [[("service", ["serve", "--port", str(ports[-1])])]]
-    if len(ports) == 2:
-        web = ("web", ["serve", "--no-worker", "--port", str(ports[0])])
-        plans.insert(0, [web, ("worker", ["worker", "--gpu-worker"])])
+    service = [("service", ["serve", "--port", str(ports[-1])])]
+    if len(ports) == 1:
+        return [service]
+    web = ("web", ["serve", "--no-worker", "--port", str(ports[0])])
+    return [[web, ("worker", ["worker", "--gpu-worker"])], service]
+
+
+def _machines(folder: Path, plans: Plans, shared: Mapping[str, str]) -> list[Machine]:
     machines = []
     for number, plan in enumerate(plans, 1):
         home = folder / f"machine-{number}"
