@@ -28,7 +28,7 @@ import httpx
 
 from tests.crash.laboratory.gauges import Gauges
 from tests.crash.laboratory.load import Load, waiting
-from tests.crash.laboratory.verdict import Verdict, drain, judge, stop
+from tests.crash.laboratory.verdict import Verdict, capacity, drain, judge, stop
 from tests.crash.laboratory.world import World, opened
 from tests.fakes.provider import FakeReplicate
 
@@ -93,27 +93,13 @@ class Hooks:
         return (self.sent - before) / for_s
 
 
-async def jobs_per_s(load: Load, for_s: float) -> float:
-    """What goes through with a queue that is never empty, after a few seconds of warming up."""
-    asking = asyncio.create_task(load.run())
-    await asyncio.sleep(5)
-    began, before = time.monotonic(), len(load.accepted) - await waiting(load.world)
-    await asyncio.sleep(for_s)
-    ended = len(load.accepted) - await waiting(load.world) - before
-    rate = ended / (time.monotonic() - began)
-    await load.stop()
-    await asking
-    await drain(load.world)
-    return rate
-
-
 async def run(given: argparse.Namespace) -> tuple[Verdict, Gauges]:
     verdict = Verdict([("database", given.database), ("seed", str(given.seed))])
     dice = random.Random(given.seed)
     async with opened(given.database, seed=given.seed, trouble=0.0, machines=1, keep=given.keep) as world:
         hooks = Hooks(world)
         burst = Load(world, dice, 200.0, BURST_WAITING, PROVIDERS)
-        most_jobs = await jobs_per_s(burst, BURST_S)
+        most_jobs = await capacity(burst, for_s=BURST_S)
         most_hooks = await hooks.burst(BURST_S)
         await drain(world)
         per_s = most_jobs * given.load * (1 - HOOKS_SHARE)
@@ -124,7 +110,7 @@ async def run(given: argparse.Namespace) -> tuple[Verdict, Gauges]:
             ("load", f"{per_s:.2f} jobs / s and {hooks_per_s:.0f} callbacks / s"),
         ]
         sys.stderr.write("".join(f"{name}: {value}\n" for name, value in verdict.rows))
-        load = Load(world, dice, per_s, 10_000, PROVIDERS, accepted=burst.accepted, count=burst.count)
+        load = Load(world, dice, per_s, None, PROVIDERS, accepted=burst.accepted, count=burst.count)
         gauges = Gauges(world, every_s=SAMPLE_S)
         most_waiting = await soak(world, load, hooks, gauges, hooks_per_s, given.minutes * 60)
         verdict.rows += [

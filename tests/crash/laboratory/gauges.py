@@ -133,12 +133,9 @@ class Gauges:
         if self._world.database_url.startswith("sqlite"):
             wal = self._world.folder / "reprise.db-wal"
             return 0, wal.stat().st_size if wal.exists() else 0
-        async with self._world.engine.connect() as connection:
-            open_now = await connection.execute(
-                text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
-            )
-            wal_size = await connection.execute(text("SELECT coalesce(sum(size), 0) FROM pg_ls_waldir()"))
-            return int(open_now.scalar_one()), int(wal_size.scalar_one())
+        open_now = text("SELECT count(*) FROM pg_stat_activity WHERE backend_type = 'client backend'")
+        wal_size = text("SELECT coalesce(sum(size), 0) FROM pg_ls_waldir()")
+        return int((await self._world.ask(open_now))[0][0]), int((await self._world.ask(wal_size))[0][0])
 
 
 def _role(process: psutil.Process) -> str:

@@ -1,8 +1,10 @@
 """The hosted provider in a process of its own: the fake, with moods, and a book of what it did.
 
-`python -m tests.crash.laboratory.hosted --port N --seed S [--trouble P]`. It signs and sends, loses, doubles
-and reorders callbacks, refuses some requests and breaks some connections after the work was done. `/lab/book`
-answers with every callback that was acknowledged and every prediction with the attempt that asked for it.
+`python -m tests.crash.laboratory.hosted --port N --seed S [--trouble P] [--malice P]`. It signs and sends,
+loses, doubles and reorders callbacks, refuses some requests and breaks some connections after the work was
+done: that is trouble. Malice is predictions that fail, outputs that are no audio or lie where nobody may
+fetch them, forged callbacks and answers that come very late. `/lab/book` answers with every callback that was
+acknowledged and every prediction with the attempt that asked for it.
 """
 
 from __future__ import annotations
@@ -28,16 +30,29 @@ from tests.fakes.provider import TERMINAL, Drop, FakeReplicate, problem, throttl
 RATE = 24_000
 CLIP_S = 0.6
 LOOK_S = 0.02
+LATEST_S = 3.0
+"""The longest that a malicious answer is held back."""
+HOSTILE: tuple[bytes, ...] = (
+    b"",
+    b"<html><body>Sign in</body></html>",
+    b"#EXTM3U\n#EXTINF:1,\nfile:///etc/passwd\n",
+    b"ffconcat version 1.0\nfile secret.wav\n",
+    b"RIFF\xff\xff\xff\xffWAVEfmt ",
+    bytes(4096),
+)
+FORBIDDEN = ("http://169.254.169.254/latest/meta-data", "http://10.0.0.1/clip.wav", "file:///etc/passwd")
 ATTEMPT = re.compile(r"/v1/webhooks/replicate/([^?]+)")
 
 
 class Moody:
     """The provider's will: when a prediction moves on, and what goes wrong with it."""
 
-    def __init__(self, fake: FakeReplicate, dice: random.Random, trouble: float) -> None:
+    def __init__(self, fake: FakeReplicate, dice: random.Random, trouble: float, malice: float) -> None:
         self._fake = fake
         self._dice = dice
         self._trouble = trouble
+        self._malice = malice
+        self._failed = 0
         self._begun: set[str] = set()
         self._lives: set[asyncio.Task[None]] = set()
 
@@ -47,6 +62,8 @@ class Moody:
             return
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
             self._spoil(Request(scope))
+            if self._dice.random() < self._malice:
+                await asyncio.sleep(self._dice.uniform(0, LATEST_S))
         await self._fake(scope, receive, send)
 
     async def run(self) -> None:
@@ -69,9 +86,27 @@ class Moody:
         await asyncio.sleep(self._dice.expovariate(1 / 0.3))
         if self._has_ended(key):
             return
-        output = self._fake.keep_output(f"{key}.wav", make_sound(key))
         self._change_mood()
+        if self._dice.random() < self._malice:
+            await self._spite(key)
+            return
+        output = self._fake.keep_output(f"{key}.wav", make_sound(key))
         await self._fake.finish(key, output=output)
+
+    async def _spite(self, key: str) -> None:
+        """One of the ways in which a provider does harm."""
+        how = self._dice.choice(["fail", "hostile", "forbidden", "odd"])
+        if how == "fail":
+            self._failed += 1
+            await self._fake.finish(key, error="CUDA out of memory")
+        elif how == "hostile":
+            output = self._fake.keep_output(f"{key}.mp3", self._dice.choice(HOSTILE), "audio/mpeg")
+            await self._fake.finish(key, output=output)
+        elif how == "forbidden":
+            await self._fake.finish(key, output=self._dice.choice(FORBIDDEN))
+        else:
+            self._failed += 1
+            await self._fake.finish(key, output=None)
 
     def _has_ended(self, key: str) -> bool:
         return self._fake.predictions[key]["status"] in TERMINAL
@@ -103,7 +138,12 @@ class Moody:
             key: {"attempt_id": attempt_of(row.get("webhook", "")), "status": row["status"]}
             for key, row in self._fake.predictions.items()
         }
-        return {"acknowledged": acknowledged, "sent": len(self._fake.sent), "predictions": predictions}
+        return {
+            "acknowledged": acknowledged,
+            "sent": len(self._fake.sent),
+            "failed": self._failed,
+            "predictions": predictions,
+        }
 
 
 def attempt_of(callback_url: str) -> str | None:
@@ -119,10 +159,10 @@ def make_sound(key: str) -> bytes:
     return into.getvalue()
 
 
-async def provide(port: int, seed: int, trouble: float) -> None:
+async def provide(port: int, seed: int, trouble: float, malice: float) -> None:
     async with httpx.AsyncClient(trust_env=False, timeout=10) as hooks:
         fake = FakeReplicate(hooks=hooks, base_url=f"http://127.0.0.1:{port}")
-        app = Moody(fake, random.Random(seed), trouble)
+        app = Moody(fake, random.Random(seed), trouble, malice)
         server = uvicorn.Server(uvicorn.Config(app, port=port, log_level="critical", lifespan="off"))
         living = asyncio.create_task(app.run())
         await server.serve()
@@ -134,8 +174,9 @@ def main() -> int:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--seed", type=int, required=True)
     parser.add_argument("--trouble", type=float, default=0.1)
+    parser.add_argument("--malice", type=float, default=0.0)
     given = parser.parse_args()
-    asyncio.run(provide(given.port, given.seed, given.trouble))
+    asyncio.run(provide(given.port, given.seed, given.trouble, given.malice))
     return 0
 
 

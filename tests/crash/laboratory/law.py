@@ -23,6 +23,7 @@ from db.states import JobState
 from db.tables import Asset, Attempt, Delivery, Event, Job, Output
 from tests.crash.child import TERMINAL_EVENTS
 from tests.crash.laboratory.world import World
+from tests.fakes.provider import SECRET, TOKEN
 
 Row = Mapping[str, Any]
 
@@ -40,19 +41,16 @@ class Rows:
 
 
 async def read_rows(world: World) -> Rows:
-    async with world.engine.connect() as connection:
+    async def all_of(table: type[SQLModel]) -> Sequence[Row]:
+        return [row._mapping for row in await world.ask(select(table.__table__))]  # type: ignore[attr-defined]
 
-        async def all_of(table: type[SQLModel]) -> Sequence[Row]:
-            return (await connection.execute(select(table.__table__))).mappings().all()  # type: ignore[attr-defined]
-
-        return Rows(*[await all_of(each) for each in (Job, Attempt, Delivery, Event, Output, Asset)])
+    return Rows(*[await all_of(each) for each in (Job, Attempt, Delivery, Event, Output, Asset)])
 
 
 async def unsettled(world: World) -> int:
     """Deliveries that wait to be applied."""
     statement = select(func.count()).select_from(Delivery).where(col(Delivery.settled_at).is_(None))
-    async with world.engine.connect() as connection:
-        return int((await connection.execute(statement)).scalar_one())
+    return int((await world.ask(statement))[0][0])
 
 
 def jobs_ended(rows: Rows, accepted: Sequence[str], *, may_fail_with: frozenset[str]) -> list[str]:
@@ -115,18 +113,16 @@ def extra_attempts(rows: Rows) -> int:
     return len(rows.attempts) - len({each["job_id"] for each in rows.attempts})
 
 
-def callbacks_stored_once(rows: Rows, book: Mapping[str, Any], *, quarantined: int = 0) -> list[str]:
-    """I1: every callback that had its 2xx is one row, settled; `quarantined` of them were not meant to be
-    understood."""
+def callbacks_stored_once(rows: Rows, book: Mapping[str, Any]) -> list[str]:
+    """I1: every callback that had its 2xx is one row, settled; none waits, none was not understood."""
     stored = Counter(each["message_id"] for each in rows.deliveries if each["source"] == "webhook")
     broken = [f"acknowledged and gone: {each}" for each in book["acknowledged"] if not stored[each]]
     broken += [f"stored {times} times: {each}" for each, times in stored.items() if each and times > 1]
     for each in rows.deliveries:
         if each["settled_at"] is None:
             broken.append(f"never settled: {each['id']} ({each['detail']})")
-    strange = [each for each in rows.deliveries if each["outcome"] == "quarantined"]
-    if len(strange) > quarantined:
-        broken += [f"quarantined: {each['id']} ({each['detail']})" for each in strange]
+        elif each["outcome"] == "quarantined":
+            broken.append(f"quarantined: {each['id']} ({each['detail']})")
     return broken
 
 
@@ -180,6 +176,15 @@ def no_orphan_process(world: World) -> list[str]:
 def no_process(world: World) -> list[str]:
     """After the members have ended."""
     return [f"still running: {process.pid} {_words(process)}" for process in world.kin()]
+
+
+def no_secret_told(world: World) -> list[str]:
+    """I7: what the members said holds none of our secrets."""
+    broken = []
+    for member in world.members:
+        said = member.log.read_text(errors="replace")
+        broken += [f"{member.name} said a secret" for secret in (TOKEN, SECRET) if secret in said]
+    return broken
 
 
 def ended_in_time(rows: Rows, *, slack: timedelta = timedelta(seconds=30)) -> list[str]:

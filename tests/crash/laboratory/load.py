@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -31,26 +32,32 @@ class Load:
     world: World
     dice: random.Random
     per_s: float
-    most_waiting: int = MOST_WAITING
+    most_waiting: int | None = MOST_WAITING
+    """None for callers who never hold back."""
     providers: Sequence[str] = ("replicate", "cog")
     accepted: dict[str, str] = field(default_factory=dict)
     """Job id by key."""
     refusals: list[str] = field(default_factory=list)
     """Answers that are no answer to a good request."""
     repeated: int = 0
+    gives_up: bool = False
+    """Whether a caller who is told that too many jobs wait goes away; otherwise it asks again."""
+    given_up: int = 0
     count: int = 0
     _asking: set[asyncio.Task[None]] = field(default_factory=set)
     _stopping: bool = False
 
     async def run(self) -> None:
         """Ask at `per_s` a second, until `stop`."""
+        due = time.monotonic()
         while not self._stopping:
-            if await waiting(self.world) < self.most_waiting:
+            due += self.dice.expovariate(self.per_s)
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+            if self.most_waiting is None or await waiting(self.world) < self.most_waiting:
                 self.count += 1
-                asking = asyncio.create_task(self._ask(f"key-{self.count}"))
+                asking = asyncio.create_task(self.ask(f"key-{self.count}", self.wish()))
                 self._asking.add(asking)
                 asking.add_done_callback(self._asking.discard)
-            await asyncio.sleep(self.dice.expovariate(self.per_s))
 
     async def stop(self) -> None:
         """Ask for nothing more; every key that was begun gets its answer."""
@@ -67,8 +74,8 @@ class Load:
         provider = self.dice.choice(self.providers)
         return {"kind": "sound_effect", "input": asked, "provider": provider}
 
-    async def _ask(self, key: str) -> None:
-        wish = self.wish()
+    async def ask(self, key: str, wish: dict[str, Any]) -> None:
+        """Until it is accepted; or given up because too many others wait, where that is allowed."""
         while True:
             try:
                 reply = await self.world.client.post("/v1/jobs", json=wish, headers={"Idempotency-Key": key})
@@ -82,6 +89,10 @@ class Load:
             if reply.status_code not in LATER:
                 self.refusals.append(f"{reply.status_code}: {reply.text[:200]}")
                 return
+            if self.gives_up and reply.json()["code"] == "overloaded":
+                # Nothing was stored under this key: an earlier try that was would have been found again.
+                self.given_up += 1
+                return
             self.repeated += 1
             await asyncio.sleep(PAUSE_S)
 
@@ -89,5 +100,4 @@ class Load:
 async def waiting(world: World) -> int:
     """Jobs that have not ended, by the rows."""
     statement = select(func.count()).select_from(Job).where(col(Job.finished_at).is_(None))
-    async with world.engine.connect() as connection:
-        return int((await connection.execute(statement)).scalar_one())
+    return int((await world.ask(statement))[0][0])

@@ -62,9 +62,8 @@ class Takeover:
         leased = select(col(Job.id), col(Job.lease)).where(
             col(Job.state) == JobState.FINISHING, col(Job.lease).is_not(None)
         )
-        async with self.world.engine.connect() as connection:
-            attempts = (await connection.execute(live)).mappings().all()
-            leases = (await connection.execute(leased)).all()
+        attempts = [row._mapping for row in await self.world.ask(live)]
+        leases = await self.world.ask(leased)
         self._last = Snapshot(
             [Held(each["job_id"], each["owner"], each["number"]) for each in attempts if each["owner"]],
             [Held(job_id, lease, 0) for job_id, lease in leases],
@@ -106,10 +105,9 @@ class Takeover:
             col(Attempt.job_id) == held.job_id, col(Attempt.number) > held.attempts
         )
         while True:
-            async with self.world.engine.connect() as connection:
-                following = (await connection.execute(later)).first()
-            if following is not None:
-                self.took_s["prediction"].append((_aware(following[0]) - at).total_seconds())
+            following = await self.world.ask(later)
+            if following:
+                self.took_s["prediction"].append((_aware(following[0][0]) - at).total_seconds())
                 return
             if await self._has_ended(held.job_id):
                 return  # its result had been heard before the death
@@ -118,8 +116,7 @@ class Takeover:
     async def _watch_lease(self, held: Held, at: datetime) -> None:
         now = select(col(Job.lease), col(Job.finished_at)).where(col(Job.id) == held.job_id)
         while True:
-            async with self.world.engine.connect() as connection:
-                lease, finished_at = (await connection.execute(now)).one()
+            lease, finished_at = (await self.world.ask(now))[0]
             if finished_at is not None:
                 return  # by its holder, who was not the one that died
             if lease is not None and lease != held.holder:
@@ -130,8 +127,8 @@ class Takeover:
     async def _watch_create(self, attempt_id: str, at: datetime) -> None:
         now = select(col(Attempt.status)).where(col(Attempt.id) == attempt_id)
         while True:
-            async with self.world.engine.connect() as connection:
-                status = (await connection.execute(now)).scalar_one_or_none()
+            found = await self.world.ask(now)
+            status = found[0][0] if found else None
             took_s = (datetime.now(UTC) - at).total_seconds()
             if status != "pending":
                 if status is not None and took_s >= CREATE_S:
@@ -140,9 +137,8 @@ class Takeover:
             await asyncio.sleep(LOOK_S)
 
     async def _has_ended(self, job_id: str) -> bool:
-        async with self.world.engine.connect() as connection:
-            ended = await connection.execute(select(col(Job.finished_at)).where(col(Job.id) == job_id))
-            return ended.scalar_one() is not None
+        ended = await self.world.ask(select(col(Job.finished_at)).where(col(Job.id) == job_id))
+        return ended[0][0] is not None
 
 
 def _aware(moment: datetime) -> datetime:

@@ -20,7 +20,7 @@ from tests.crash.laboratory.takeover import Takeover
 from tests.crash.laboratory.world import World, opened
 
 DRAIN_LIMIT_S = 180.0
-ORPHANS_PER_KILL = 2
+ORPHANS_PER_CUT = 2
 """The sound and its outline, stored before the row that names them; the sweep's to take."""
 SAY_EVERY_S = 15.0
 
@@ -98,6 +98,20 @@ async def _strike(killer: Killer, takeover: Takeover, plan: Plan) -> float:
     return time.monotonic() - began
 
 
+async def capacity(load: Load, *, for_s: float, warm_up_s: float = 5.0) -> float:
+    """Jobs a second until they are stored, while the callers keep the queue from running empty."""
+    asking = asyncio.create_task(load.run())
+    await asyncio.sleep(warm_up_s)
+    began, before = time.monotonic(), len(load.accepted) - await waiting(load.world)
+    await asyncio.sleep(for_s)
+    ended = len(load.accepted) - await waiting(load.world) - before
+    rate = ended / (time.monotonic() - began)
+    await load.stop()
+    await asking
+    await drain(load.world)
+    return rate
+
+
 async def drain(world: World, limit_s: float = DRAIN_LIMIT_S) -> float:
     """Wait until every job has ended and every delivery is settled, or for the limit; how long it was."""
     began = time.monotonic()
@@ -114,13 +128,12 @@ async def judge(
     verdict: Verdict,
     *,
     deaths: int,
-    troubles: int = 0,
+    cancels: int = 0,
     may_fail_with: Sequence[str] = (),
-    quarantined: int = 0,
 ) -> None:
     """Hold everything that is left against the law.
 
-    `troubles` are failures of the provider's that cost an attempt, `quarantined` forgeries of the run's own.
+    A death may cost an attempt, and like a cancel at the last moment leave an object that no row names.
     """
     rows = await law.read_rows(world)
     book = (await world.provider.get("/lab/book")).json()
@@ -130,11 +143,14 @@ async def judge(
     verdict.broken += law.jobs_ended(rows, accepted, may_fail_with=frozenset(may_fail_with))
     verdict.broken += law.ended_in_time(rows)
     verdict.broken += law.events_told_once(rows)
-    verdict.broken += law.no_second_effect(rows, book, deaths, troubles)
-    verdict.broken += law.callbacks_stored_once(rows, book, quarantined=quarantined)
+    verdict.broken += law.no_second_effect(rows, book, deaths, book["failed"])
+    verdict.broken += law.callbacks_stored_once(rows, book)
     verdict.broken += law.only_living_folders(world) + law.no_orphan_process(world)
-    if orphans > ORPHANS_PER_KILL * deaths:
-        verdict.broken.append(f"{orphans} objects that no row names, after {deaths} deaths")
+    verdict.broken += law.no_secret_told(world)
+    if orphans > ORPHANS_PER_CUT * (deaths + cancels):
+        verdict.broken.append(
+            f"{orphans} objects that no row names, after {deaths} deaths, {cancels} cancels"
+        )
     states = Counter(job["state"] for job in rows.jobs)
     outcomes = Counter(each["outcome"] for each in rows.deliveries)
     verdict.rows += [

@@ -12,14 +12,19 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import httpx
 import psutil
+from sqlalchemy import Row
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import NullPool
+from sqlalchemy.sql import Executable
 
 from tests.conftest import BUCKET, migrate
 from tests.crash.child import ROOT, START_LIMIT_S, free_port, kin_of
@@ -61,6 +66,16 @@ class World:
     def faults(self) -> list[str]:
         return [fault for member in self.members for fault in member.faults]
 
+    async def ask(self, statement: Executable) -> Sequence[Row[Any]]:
+        """The rows of a query. A connection that was cut, or a server that recovers, is asked again."""
+        async with asyncio.timeout(START_LIMIT_S):
+            while True:
+                try:
+                    async with self.engine.connect() as connection:
+                        return (await connection.execute(statement)).all()
+                except (DBAPIError, OSError):
+                    await asyncio.sleep(0.1)
+
     def kin(self) -> list[psutil.Process]:
         """Every living process that belongs to one of the machines, whoever its parent is."""
         return [process for machine in self.machines for process in kin_of(machine.var_dir.parent)]
@@ -68,19 +83,27 @@ class World:
 
 @asynccontextmanager
 async def opened(
-    database: str, *, seed: int, trouble: float = 0.1, machines: int = 2, keep: bool = False, **settings: str
+    database: str,
+    *,
+    seed: int,
+    trouble: float = 0.1,
+    malice: float = 0.0,
+    machines: int = 2,
+    keep: bool = False,
+    **settings: str,
 ) -> AsyncIterator[World]:
     """A world on `sqlite` or `postgresql`, its members alive, until the block ends.
 
     `machines` is for PostgreSQL: one is a web and a worker, the second a service that is all in one.
-    `trouble` is how often the hosted provider misbehaves; `settings` are the service's own, over ours.
+    `trouble` is how often the hosted provider stumbles, `malice` how often it does harm and the bucket
+    refuses; `settings` are the service's own, over ours.
     """
     folder = Path(tempfile.mkdtemp(prefix="reprise-lab-"))
     async with AsyncExitStack() as stack:
         if not keep:
             stack.callback(shutil.rmtree, folder, ignore_errors=True)
         outside: list[asyncio.subprocess.Process] = []
-        provider_url = await _provider(stack, folder, outside, seed, trouble)
+        provider_url = await _provider(stack, folder, outside, seed, (trouble, malice))
         shared = _settings(provider_url) | settings
         bucket: dict[str, str] = {}
         if database == "sqlite":
@@ -88,12 +111,12 @@ async def opened(
             shared |= {"STORAGE_URL": f"file://{folder}/assets"}
         else:
             shared |= {"DATABASE_URL": await _postgres(stack), "STORAGE_URL": f"s3://{BUCKET}"}
-            bucket = await _bucket(stack, folder, outside)
+            bucket = await _bucket(stack, folder, outside, seed, malice)
         ports = [free_port()] if database == "sqlite" else [free_port(), free_port()]
         url = await stack.enter_async_context(balanced(ports))
         shared |= {"PUBLIC_URL": url, **bucket}
         plans = _plans(ports)[:1] if machines == 1 else _plans(ports)
-        engine = create_async_engine(shared["DATABASE_URL"])
+        engine = create_async_engine(shared["DATABASE_URL"], poolclass=NullPool)
         stack.push_async_callback(engine.dispose)
         world = World(
             folder=folder,
@@ -180,10 +203,15 @@ async def _postgres(stack: AsyncExitStack) -> str:
 
 
 async def _bucket(
-    stack: AsyncExitStack, folder: Path, outside: list[asyncio.subprocess.Process]
+    stack: AsyncExitStack,
+    folder: Path,
+    outside: list[asyncio.subprocess.Process],
+    seed: int,
+    trouble: float,
 ) -> dict[str, str]:
     port = free_port()
-    await _beside(stack, folder, outside, "moto.server", "-H", "127.0.0.1", "-p", str(port))
+    moods = ("--seed", str(seed), "--trouble", str(trouble))
+    await _beside(stack, folder, outside, "tests.crash.laboratory.bucket", "--port", str(port), *moods)
     url = f"http://127.0.0.1:{port}"
     async with _client(url) as client:
         await _answers(client, "/moto-api/")
@@ -196,10 +224,11 @@ async def _provider(
     folder: Path,
     outside: list[asyncio.subprocess.Process],
     seed: int,
-    trouble: float,
+    chances: tuple[float, float],
 ) -> str:
     port = free_port()
-    moods = ("--seed", str(seed), "--trouble", str(trouble))
+    trouble, malice = map(str, chances)
+    moods = ("--seed", str(seed), "--trouble", trouble, "--malice", malice)
     await _beside(stack, folder, outside, "tests.crash.laboratory.hosted", "--port", str(port), *moods)
     url = f"http://127.0.0.1:{port}"
     async with _client(url) as client:
