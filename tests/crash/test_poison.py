@@ -15,6 +15,7 @@ pytestmark = pytest.mark.real
 async def test_a_job_whose_finishing_died_too_often_fails_as_poisoned_and_the_next_one_succeeds(
     tmp_path: Path,
 ) -> None:
+    """Fault 54."""
     child = Child(tmp_path, MAX_CRASHES="2")
     try:
         await child.start()
