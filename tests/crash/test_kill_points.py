@@ -89,6 +89,7 @@ async def house(
 
 @pytest.mark.parametrize("point", POINTS)
 async def test_a_job_ends_once_when_the_service_dies_at(house: House, point: CrashPoint) -> None:
+    """Fault 45, Fault 52: no second effect, at most one prediction more, and that one is an attempt."""
     _skip_what_cannot_be(house, point)
     child, fake = house.child, house.fake
     if not child.is_alive:

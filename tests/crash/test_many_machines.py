@@ -1,12 +1,13 @@
 """Several processes on one PostgreSQL: a web without stations, workers without a web, and kills among them.
 
 Each "machine" is a process of `reprise` itself with a folder of its own for temporary files; the database
-and the store of objects are what they share.
+and a bucket behind S3's protocol are all that they share.
 """
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.conftest import BUCKET, Bucket
 from tests.crash.child import END_LIMIT_S, ROOT, START_LIMIT_S, free_port
 
 TERMINAL = {"job.succeeded", "job.failed", "job.canceled"}
@@ -36,7 +38,7 @@ class Cluster:
         self._environment = {
             **os.environ,
             "DATABASE_URL": database_url,
-            "STORAGE_URL": f"file://{folder}/assets",
+            "STORAGE_URL": f"s3://{BUCKET}",
             "PUBLIC_URL": self.url,
             "RECOVERY_INTERVAL_S": "1",
             "LEASE_S": "3",
@@ -77,6 +79,10 @@ class Cluster:
                     return dict(job)
 
     async def assert_ended_once(self, job: dict[str, object]) -> None:
+        """One end, and the web can read what the worker stored."""
+        for output in job["outputs"].values():  # type: ignore[attr-defined]
+            content = (await self.client.get(output["url"])).content
+            assert hashlib.sha256(content).hexdigest() == output["sha256"]
         events = (await self.client.get(f"/v1/jobs/{job['id']}/events")).json()["items"]
         assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
         assert [event["type"] for event in events if event["type"] in TERMINAL] == ["job.succeeded"]
@@ -96,7 +102,9 @@ class Cluster:
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path, database_url: str, children: object) -> AsyncIterator[Cluster]:
+async def cluster(
+    tmp_path: Path, database_url: str, bucket: Bucket, children: object
+) -> AsyncIterator[Cluster]:
     async with _cluster(tmp_path, database_url) as cluster:
         yield cluster
 
@@ -151,6 +159,7 @@ async def test_a_waiter_at_the_web_wakes_for_the_end_at_a_worker(cluster: Cluste
 
 
 async def test_the_work_of_a_killed_worker_goes_on_at_another(cluster: Cluster) -> None:
+    """Fault 52, Fault 62: a whole machine dies with work in hand."""
     await cluster.web()
     victim = await cluster.worker()
     ids = [await cluster.submit(seed, 20.0) for seed in range(6)]

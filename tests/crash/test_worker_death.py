@@ -46,6 +46,7 @@ async def in_hand(child: Child) -> str:
 async def test_a_job_ends_and_tells_its_story_when_only_the_cog_process_is_killed(
     child: Child, number: int, what: str
 ) -> None:
+    """Fault 52, Fault 68: the engine dies, the service does not."""
     await child.start()
     service = child.process
     job_id = await in_hand(child)
