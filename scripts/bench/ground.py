@@ -115,6 +115,9 @@ def run_bench(doc: str | None, measure: Callable[[bool], list[Figure]]) -> None:
     parser.add_argument("--quick", action="store_true", help="shorter trials: for a look, not for the page")
     parser.add_argument("--json", metavar="FILE", help="keep the figures")
     given = parser.parse_args()
+    from app.logs import configure_logs
+
+    configure_logs("console", "error")
     try:
         figures = measure(given.quick)
     except Skipped as exc:
@@ -258,27 +261,33 @@ def await_file(path: Path, process: subprocess.Popen[Any], log: Path | None = No
 
 # --- Clips --------------------------------------------------------------------------------------------------
 
-TRIM = (
-    "silenceremove=start_periods=1:start_threshold=-60dB:start_silence=0.02:detection=rms,areverse,"
-    "silenceremove=start_periods=1:start_threshold=-60dB:start_silence=0.02:detection=rms,areverse"
-)
+CUT_HEAD = "silenceremove=start_periods=1:start_threshold=-60dB:start_silence=0.02:detection=rms"
+TRIM = f"{CUT_HEAD},areverse,{CUT_HEAD},areverse"
+"""What the product has ffmpeg do to a clip: both ends cut, the sound the right way round again."""
+
+
+def clips_folder() -> Path:
+    return KEPT / "clips-of-noise"
 
 
 def make_clips(count: int) -> list[Path]:
-    """10 s mono mp3 at 128 kbit/s with 1.5 s of silence at both ends, each another tone; made once, kept."""
+    """10 s mono mp3 at 128 kbit/s, 7 s of pink noise between 1.5 s of silence, each of another seed.
+
+    Noise, because a pure tone is cheaper to encode than any sound that somebody would ask for. Made once, kept.
+    """
     from app.audio import default_binary
 
-    folder = KEPT / "clips"
+    folder = clips_folder()
     folder.mkdir(parents=True, exist_ok=True)
     paths = [folder / f"{number:04d}.mp3" for number in range(count)]
     for number, path in enumerate(paths):
         if path.exists():
             continue
-        tone = f"sine=frequency={300 + number}:duration=7,aformat=sample_rates=44100,adelay=1500,apad=pad_dur=1.5"
+        noise = f"anoisesrc=color=pink:amplitude=0.4:seed={number}:duration=7:sample_rate=44100"
         partial = path.with_suffix(".part")
         subprocess.run(
-            [default_binary(), "-v", "error", "-nostdin", "-y", "-f", "lavfi", "-i", tone, "-b:a", "128k",
-             "-f", "mp3", partial],
+            [default_binary(), "-v", "error", "-nostdin", "-y", "-f", "lavfi",
+             "-i", f"{noise},adelay=1500,apad=pad_dur=1.5", "-b:a", "128k", "-f", "mp3", partial],
             check=True,
         )  # fmt: skip
         partial.replace(path)
