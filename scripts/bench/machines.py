@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -34,6 +35,15 @@ class Waiting:
     body: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A process of ours, and the port of its web if it has one."""
+
+    process: subprocess.Popen[bytes]
+    pid: int
+    port: int
+
+
 class Machines:
     """Processes of `reprise` on one database and one store."""
 
@@ -54,8 +64,8 @@ class Machines:
             "LOG_LEVEL": "error",
         }
 
-    def start(self, *command: str, **settings: str) -> subprocess.Popen[bytes]:
-        """One more machine, once it says that it is up; what it said is in `said`."""
+    def start(self, *command: str, **settings: str) -> Machine:
+        """One more machine, once it says that it is up."""
         name = f"machine-{len(self._running)}"
         place = self.folder / name
         place.mkdir(parents=True, exist_ok=True)
@@ -70,7 +80,8 @@ class Machines:
         said = machine.stdout.readline().decode()
         if not said:
             raise RuntimeError(f"{' '.join(command)}: {(self.folder / f'{name}.log').read_text()[-2000:]}")
-        return machine
+        port = re.search(r"http://127\.0\.0\.1:(\d+)", said)
+        return Machine(machine, machine.pid, int(port[1]) if port else 0)
 
     def close(self) -> None:
         for machine in self._running:
