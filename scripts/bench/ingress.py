@@ -1,166 +1,66 @@
 """How many signed 2 KB webhooks a second one process stores durably, beside a no-op route of the same server.
 
-Every webhook is verified, deduplicated by the database and answered after its own commit, which is synced
-to the disk. The server runs in a child pinned to one core, the load (`wrk`, 64 connections) on the other;
-the two routes take turns. Needs `wrk` on the PATH. Usage: scripts/bench/ingress.py [--url DATABASE_URL]
-[--seconds N] [--rounds N] [--connections N]
+Every webhook is verified, deduplicated by the database and answered after its own commit, which is synced to
+the disk; on PostgreSQL its work item is in that commit. One uvicorn process on one core; `wrk` with 64
+connections, and PostgreSQL (fsync and synchronous_commit on), on the other. The two routes take turns.
 """
 
 from __future__ import annotations
 
-import argparse
-import base64
-import hashlib
-import hmac
-import json
-import os
-import re
-import shutil
-import signal
-import statistics
-import subprocess
-import sys
 import tempfile
-import time
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
-
-SECRET = "whsec_" + base64.b64encode(b"bench-secret-bench-secret-bench!").decode()
-BODY = json.dumps(
-    {"id": "p" * 26, "status": "processing", "logs": "x" * 1900, "output": None, "metrics": {}}
-).encode()
-LUA = """
-local lines, at = {}, 0
-for line in io.lines(os.getenv("BENCH_LINES")) do lines[#lines + 1] = line end
-local body = io.open(os.getenv("BENCH_BODY")):read("*a")
-request = function()
-  at = at % #lines + 1
-  local id, stamp, signature = lines[at]:match("(%S+) (%S+) (%S+)")
-  return wrk.format("POST", os.getenv("BENCH_PATH"), {["content-type"]="application/json", ["webhook-id"]=id,
-    ["webhook-timestamp"]=stamp, ["webhook-signature"]=signature}, body)
-end
-"""
+from ground import Figure, Skipped, durable_postgres, median, pin, run_bench, skipped, two_cores
+from webhooks import Trial, load, need_wrk, prepare, server
 
 
-def serve(folder: str, url: str) -> None:
-    """The child: the real app with a no-op route beside it, no stations."""
-    import asyncio
-
-    import uvloop
-    from starlette.responses import Response
-    from starlette.routing import Route
-
-    from app.logs import configure_logs
-    from app.serve import running_service
-    from app.settings import load_settings
-
-    async def noop(request: object) -> Response:
-        await request.body()  # type: ignore[attr-defined]
-        return Response(status_code=200)
-
-    async def main() -> None:
-        configure_logs("json", "error")
-        settings = load_settings(
-            _env_file=None,
-            database_url=url,
-            storage_url=f"file://{folder}/assets",
-            var_dir=folder,
-            public_url="https://bench.test",
-            replicate_api_token="r8_bench",
-            replicate_base_url="http://127.0.0.1:9",
-            replicate_webhook_secret=SECRET,
-        )
-        async with running_service(settings, worker=False) as service:
-            app = service.app
-            app.api.router.routes.insert(0, Route("/noop", noop, methods=["POST"]))
-            path = service.runtime.callbacks.url("replicate", "att_bench").removeprefix("https://bench.test")
-            Path(folder, "ready").write_text(json.dumps({"url": service.url, "path": path}))
-            await asyncio.Event().wait()
-
-    uvloop.run(main())
+def measure(quick: bool) -> list[Figure]:
+    need_wrk()
+    seconds, rounds = (2, 2) if quick else (5, 5)
+    figures: list[Figure] = []
+    for name, aim in (("SQLite FULL", 0.45), ("PostgreSQL", 0.50)):
+        with tempfile.TemporaryDirectory(prefix="reprise-bench-") as folder:
+            try:
+                with _database(name, folder) as url:
+                    figures += _figures(name, aim, Path(folder), url, seconds, rounds)
+            except Skipped as exc:
+                figures.append(skipped(1, f"webhook ack, {name}", str(exc)))
+    return figures
 
 
-def sign(folder: str, count: int) -> None:
-    """Pre-signed ids, so that the load costs no hashing."""
-    key = base64.b64decode(SECRET.removeprefix("whsec_"))
-    stamp = str(int(time.time()))
-    run = os.urandom(4).hex()
-    with Path(folder, "lines").open("w") as lines:
-        for number in range(count):
-            name = f"msg_{run}_{number}"
-            signed = hmac.new(key, f"{name}.{stamp}.".encode() + BODY, hashlib.sha256).digest()
-            lines.write(f"{name} {stamp} v1,{base64.b64encode(signed).decode()}\n")
-
-
-def load(folder: str, url: str, path: str, seconds: int, connections: int) -> tuple[float, float, float, int]:
-    """One wrk run: requests/s, p50 and p99 in ms, answers that were not 2xx."""
-    environment = {
-        **os.environ,
-        "BENCH_LINES": f"{folder}/lines",
-        "BENCH_BODY": f"{folder}/body",
-        "BENCH_PATH": path,
-    }
-    printed = subprocess.run(
-        ["taskset", "-c", "0", "wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "--latency",
-         "-s", f"{folder}/load.lua", url],
-        env=environment, capture_output=True, text=True, check=True,
-    ).stdout  # fmt: skip
-    rate = float(re.search(r"Requests/sec:\s+([\d.]+)", printed)[1])  # type: ignore[index]
-    bad = re.search(r"Non-2xx or 3xx responses: (\d+)", printed)
-    return rate, _ms(printed, "50%"), _ms(printed, "99%"), int(bad[1]) if bad else 0
-
-
-def _ms(printed: str, name: str) -> float:
-    value, unit = re.search(rf"{name}\s+([\d.]+)(us|ms|s)", printed).groups()  # type: ignore[union-attr]
-    return float(value) * {"us": 0.001, "ms": 1.0, "s": 1000.0}[unit]
+def _figures(name: str, aim: float, folder: Path, url: str, seconds: int, rounds: int) -> list[Figure]:
+    noop: list[Trial] = []
+    ours: list[Trial] = []
+    with server(folder, url) as ready:
+        prepare(folder, 1)
+        load(folder, ready["url"], ready["path"], 1)
+        for _ in range(rounds):
+            prepare(folder, seconds)
+            noop.append(load(folder, ready["url"], "/noop", seconds))
+            ours.append(load(folder, ready["url"], ready["path"], seconds))
+    rate, bare = (median([trial.rate for trial in trials]) for trials in (ours, noop))
+    late, bare_late = (median([trial.p99_ms for trial in trials]) for trials in (ours, noop))
+    refused = sum(trial.not_2xx for trial in ours)
+    note = f"{refused} not 2xx" if refused else ""
+    return [
+        Figure(1, f"webhook ack, {name}", rate, "/s", "no-op route", bare, rate / bare, 0.30, aim, note=note),
+        Figure(1, f"p99 of that ack, {name}", late, "ms", "no-op route", bare_late, late / bare_late,
+               20, 12, is_low_good=True, judged="ours"),
+    ]  # fmt: skip
 
 
 @contextmanager
-def child(folder: str, url: str):  # type: ignore[no-untyped-def]
-    argv = ["taskset", "-c", "1", sys.executable, __file__, "--serve", folder, "--url", url]
-    process = subprocess.Popen(argv)
-    try:
-        ready = Path(folder, "ready")
-        until = time.monotonic() + 30
-        while not ready.exists() and process.poll() is None and time.monotonic() < until:
-            time.sleep(0.05)
-        yield json.loads(ready.read_text())
-    finally:
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-
-
-def main(options: argparse.Namespace) -> None:
-    if shutil.which("wrk") is None:
-        sys.exit("needs wrk")
-    with tempfile.TemporaryDirectory() as folder:
-        url = options.url or f"sqlite+aiosqlite:///{folder}/bench.db"
-        Path(folder, "load.lua").write_text(LUA)
-        Path(folder, "body").write_bytes(BODY)
-        rows: dict[str, list[tuple[float, float, float, int]]] = {"noop": [], "webhook": []}
-        with child(folder, url) as ready:
-            for _ in range(options.rounds):
-                sign(folder, 40_000 * options.seconds)
-                for name, path in (("noop", "/noop"), ("webhook", ready["path"])):
-                    rows[name].append(load(folder, ready["url"], path, options.seconds, options.connections))
-    print(f"{'route':10s} {'req/s':>9s} {'p50 ms':>8s} {'p99 ms':>8s} {'not 2xx':>8s}")
-    for name, runs in rows.items():
-        rate, p50, p99 = (statistics.median(run[at] for run in runs) for at in range(3))
-        print(f"{name:10s} {rate:9.0f} {p50:8.2f} {p99:8.2f} {sum(run[3] for run in runs):8d}")
-    ratio = statistics.median(run[0] for run in rows["webhook"]) / statistics.median(
-        run[0] for run in rows["noop"]
-    )
-    print(f"ratio {ratio:.3f}")
+def _database(name: str, folder: str) -> Iterator[str]:
+    if name.startswith("SQLite"):
+        yield f"sqlite+aiosqlite:///{folder}/bench.db"
+        return
+    with durable_postgres() as postgres:
+        url = postgres.make("bench")
+        pin({two_cores()[0]}, postgres.pid)
+        yield url
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--serve", metavar="FOLDER")
-    parser.add_argument("--url")
-    parser.add_argument("--seconds", type=int, default=5)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--connections", type=int, default=64)
-    given = parser.parse_args()
-    serve(given.serve, given.url) if given.serve else main(given)
+    run_bench(__doc__, measure)
