@@ -163,6 +163,8 @@ def open_database(settings: Settings) -> Database:
                 size=settings.db_pool_size,
                 max_overflow=settings.db_max_overflow,
                 recycle_s=settings.db_pool_recycle,
+                timeout_s=settings.db_pool_timeout,
+                held_limit_s=settings.db_held_limit,
                 statement_timeout_s=settings.db_statement_timeout,
             ),
         )
