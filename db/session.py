@@ -27,6 +27,7 @@ import structlog
 from sqlalchemy import func, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult, make_url
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql import Executable
@@ -229,9 +230,14 @@ class Database:
         return figures
 
     async def aclose(self) -> None:
-        await self._writer.dispose()
-        if self._reader is not self._writer:
-            await self._reader.dispose()
+        """Close every connection; within a limit, since a server that vanished answers no goodbye."""
+        for engine, monitor in {self._writer: self._writers, self._reader: self._readers}.items():
+            try:
+                async with asyncio.timeout(self.limits.timeout_s):
+                    await engine.dispose()
+            except (TimeoutError, DBAPIError, OSError):
+                monitor.condemn()
+                await engine.dispose()
 
     @asynccontextmanager
     async def _begun(

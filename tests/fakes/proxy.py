@@ -71,7 +71,7 @@ class FaultProxy:
         self.port = 0
         self.accepted = 0
         """How many connections were taken since the start."""
-        self._target = (host, port)
+        self.target = (host, port)
         self._dice = random.Random(seed)
         self._links: set[Link] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -141,7 +141,7 @@ class FaultProxy:
         if len(self._links) >= MOST_LINKS:
             writer.transport.abort()
             return
-        back, forth = await asyncio.open_connection(*self._target, limit=CHUNK_BYTES)
+        back, forth = await asyncio.open_connection(*self.target, limit=CHUNK_BYTES)
         link = Link(writer, forth)
         self._links.add(link)
         pumps = [
