@@ -71,11 +71,15 @@ class Admission:
         self._count = Count()
 
     async def admit(self, tx: Transaction, job: Job) -> None:
-        """Count the job in. Raises Overloaded, with when to come again, and then nothing is counted."""
+        """Count in the job that this transaction has inserted.
+
+        Raises Overloaded, with when to come again; the transaction must not be committed then.
+        """
         most = self._line.settings.max_queued_jobs
         stale = time.monotonic() - self._count.at_s >= COUNT_EVERY_S
         if stale or self._count.accepted >= max(1, int(most * COUNT_SHARE)):
             await self._recount(tx, job.created_at)
+            self._count.live[job.tenant] -= 1  # itself
         self._check_room(job.tenant, most)
         self._check_time(job)
         # Counted before it is committed: if it never is, the next count puts that right.

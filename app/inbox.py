@@ -217,39 +217,47 @@ class Inbox:
             await self._settle(tx, delivery, DeliveryOutcome.QUARANTINED, reason)
 
     async def _apply(self, delivery: Delivery, news: News) -> None:
+        # Idempotent by its settling: a second time finds the delivery settled, and changes nothing.
+        work = partial(self._apply_in, delivery=delivery, news=news)
+        applied = await self._line.database.transact(work, is_idempotent=True)
+        log.info("delivery.applied", source=delivery.source, **applied)
+
+    async def _apply_in(self, tx: Transaction, *, delivery: Delivery, news: News) -> dict[str, str | None]:
+        """What became of it, for the log."""
         now = self._line.clock.now()
-        async with self._line.database.transaction() as tx:
-            pair = await attempt_rows.lock_attempt(tx, delivery.attempt_id)
-            job, attempt = pair or (None, None)
-            if job is None and delivery.job_id is not None:
-                job = await job_rows.find_job(tx, delivery.job_id, lock=True)
-            if job is None:
-                await self._settle(tx, delivery, DeliveryOutcome.ORPHANED, "no such attempt")
-                return
-            if attempt is None:
-                await self._apply_to_waiting_job(tx, delivery, news, job, now)
-                return
-            decision = decide(await self._standing(tx, job, attempt), news, now)
-            if await self._moves.carry_out(tx, decision, job, attempt, news, now, delivery.id):
-                outcome, detail = DeliveryOutcome.APPLIED, type(decision).__name__.lower()
-            elif isinstance(decision, Ignore):
-                outcome, detail = decision.outcome, decision.detail
-            else:
-                outcome, detail = DeliveryOutcome.IGNORED, "another delivery had moved it"
-            await self._settle(tx, delivery, outcome, detail, job.id)
-        log.info("delivery.applied", job_id=job.id, source=delivery.source, outcome=outcome, detail=detail)
+        pair = await attempt_rows.lock_attempt(tx, delivery.attempt_id)
+        job, attempt = pair or (None, None)
+        if job is None and delivery.job_id is not None:
+            job = await job_rows.find_job(tx, delivery.job_id, lock=True)
+        if job is None:
+            detail = "no such attempt"
+            await self._settle(tx, delivery, DeliveryOutcome.ORPHANED, detail)
+            return {"job_id": None, "outcome": DeliveryOutcome.ORPHANED, "detail": detail}
+        if attempt is None:
+            outcome = await self._apply_to_waiting_job(tx, delivery, news, job, now)
+            return {"job_id": job.id, "outcome": outcome, "detail": "the job had no attempt"}
+        decision = decide(await self._standing(tx, job, attempt), news, now)
+        if await self._moves.carry_out(tx, decision, job, attempt, news, now, delivery.id):
+            outcome, detail = DeliveryOutcome.APPLIED, type(decision).__name__.lower()
+        elif isinstance(decision, Ignore):
+            outcome, detail = decision.outcome, decision.detail
+        else:
+            outcome, detail = DeliveryOutcome.IGNORED, "another delivery had moved it"
+        await self._settle(tx, delivery, outcome, detail, job.id)
+        return {"job_id": job.id, "outcome": outcome, "detail": detail}
 
     async def _apply_to_waiting_job(
         self, tx: Transaction, delivery: Delivery, news: News, job: Job, now: datetime
-    ) -> None:
+    ) -> DeliveryOutcome:
         """The job's deadline passed before it ever had an attempt."""
         if not isinstance(news, Silence) or JobState(job.state).is_terminal:
             await self._settle(tx, delivery, DeliveryOutcome.IGNORED, f"the job is {job.state}", job.id)
-            return
+            return DeliveryOutcome.IGNORED
         await self._line.end_job(
             tx, job, JobState.FAILED, now=now, code="deadline_exceeded", message=news.detail
         )
         await self._settle(tx, delivery, DeliveryOutcome.APPLIED, "fail", job.id)
+        return DeliveryOutcome.APPLIED
 
     async def _standing(self, tx: Transaction, job: Job, attempt: Attempt) -> Standing:
         number = attempt.number

@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 import structlog
@@ -81,10 +82,15 @@ class Jobs:
             deadline_at=now + timedelta(seconds=request.deadline_s or self._line.settings.job_deadline_s),
             run_after=now,
         )
-        async with self._line.database.transaction() as tx:
+
+        async def accept(tx: Transaction) -> str:
             job_id = await self._claim_key(tx, idempotency_key, request, job)
             if job_id == job.id:
                 await self._insert(tx, job)
+            return job_id
+
+        # Idempotent by the job's id: whether a commit without an answer took place, the second try finds out.
+        job_id = await self._line.database.transact(accept, is_idempotent=True)
         self._line.reach(CrashPoint.JOB_COMMITTED)
         if job_id == job.id:
             self._line.metrics.jobs_submitted.labels(job.kind).inc()
@@ -150,13 +156,18 @@ class Jobs:
         canceled from now on, whatever the provider still answers.
         """
         now = self._line.clock.now()
-        async with self._line.database.transaction() as tx:
+
+        async def end(tx: Transaction) -> bool:
             job = await job_rows.find_job(tx, job_id, lock=True)
             moved = job is not None and await self._line.end_job(tx, job, JobState.CANCELED, now=now)
             if moved:
                 for attempt in await attempt_rows.list_attempts(tx, job_id):
                     await attempt_rows.note_attempt(tx, attempt.id, check_at=now)
                 self._line.notifier.announce(tx, RECOVERY)
+            return moved
+
+        # Idempotent: canceling what is canceled already is answered alike.
+        moved = await self._line.database.transact(end, is_idempotent=True)
         view = await self.get(job_id)
         if not moved and view.job.state != JobState.CANCELED:
             raise Conflict(f"the job has ended as {view.job.state}")
@@ -187,8 +198,7 @@ class Jobs:
                 "seq": 0,
             }
         )
-        async with self._line.database.transaction() as tx:
-            await self._insert(tx, job)
+        await self._line.database.transact(partial(self._insert, job=job), is_idempotent=True)
         self._line.metrics.jobs_submitted.labels(job.kind).inc()
         return await self.get(job.id)
 
@@ -228,8 +238,9 @@ class Jobs:
         return claimed.job_id
 
     async def _insert(self, tx: Transaction, job: Job) -> None:
+        if not await job_rows.insert_job(tx, job):
+            return  # a try before this one was committed, and its answer was lost
         await self._admission.admit(tx, job)
-        await job_rows.insert_job(tx, job)
         await event_rows.append_event(
             tx, job.id, "job.created", at=job.created_at, status="queued", kind=job.kind
         )

@@ -111,6 +111,12 @@ class Settings(BaseSettings):
     db_pool_size: int = Field(10, ge=1, le=500, description="Connections kept open")
     db_max_overflow: int = Field(10, ge=0, le=500, description="Connections beyond the pool under load")
     db_pool_recycle: int = Field(1800, ge=1, description="Age at which a connection is replaced")
+    db_pool_timeout: float = Field(
+        4, gt=0, le=60, description="Longest wait for a connection that answers, or for SQLite's writer"
+    )
+    db_held_limit: float = Field(
+        60, gt=0, description="Time a transaction may hold a connection before it is logged as a leak"
+    )
     db_statement_timeout: float = Field(30, gt=0, description="Limit on one statement, and on a lock")
 
     max_content_length: int = Field(100_000_000, gt=0, description="Largest request body, webhooks included")

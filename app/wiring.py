@@ -209,6 +209,8 @@ def open_database(settings: Settings) -> Database:
                 size=settings.db_pool_size,
                 max_overflow=settings.db_max_overflow,
                 recycle_s=settings.db_pool_recycle,
+                timeout_s=settings.db_pool_timeout,
+                held_limit_s=settings.db_held_limit,
                 statement_timeout_s=settings.db_statement_timeout,
             ),
         )
@@ -218,13 +220,24 @@ def open_database(settings: Settings) -> Database:
 
 async def _check_schema(database: Database) -> None:
     """An embedded database is brought up to date here; a shared one is its operators' to migrate."""
-    here, wanted = await schema.current_revision(database), schema.head_revision()
-    if here == wanted:
-        return
-    if not database.is_sqlite:
-        raise StartupError(f"DATABASE_URL: the schema is at {here}, not {wanted}: run `reprise migrate`")
-    await schema.upgrade(database)
-    log.info("schema.upgraded", revision=wanted)
+    standing, wanted = await schema.standing(database), schema.head_revision()
+    match standing:
+        case schema.Standing.CURRENT:
+            return
+        case schema.Standing.NEWER:
+            log.info("schema.newer", here=await schema.current_revision(database), wanted=wanted)
+        case schema.Standing.FOREIGN:
+            here = await schema.current_revision(database)
+            raise StartupError(
+                f"DATABASE_URL: the schema is at {here}, which this release (at {wanted}) cannot work with: "
+                "run the release that made it, or let that one take it back by `reprise migrate --revision`"
+            )
+        case schema.Standing.OLDER if database.is_sqlite:
+            await schema.upgrade(database)
+            log.info("schema.upgraded", revision=wanted)
+        case schema.Standing.OLDER:
+            here = await schema.current_revision(database)
+            raise StartupError(f"DATABASE_URL: the schema is at {here}, not {wanted}: run `reprise migrate`")
 
 
 async def make_routes(

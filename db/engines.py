@@ -18,8 +18,11 @@ class PoolLimits:
     size: int = 10
     max_overflow: int = 10
     recycle_s: int = 1800
-    timeout_s: float = 5.0
+    timeout_s: float = 4.0
+    """The longest wait for a connection that answers, and for the writer's turn on SQLite."""
     statement_timeout_s: float = 30.0
+    held_limit_s: float = 60.0
+    """How long a transaction may hold a connection before it is called a leak."""
 
 
 def sqlite_engine(url: str, limits: PoolLimits, *, size: int, begin: str) -> AsyncEngine:
@@ -31,7 +34,7 @@ def sqlite_engine(url: str, limits: PoolLimits, *, size: int, begin: str) -> Asy
         url,
         pool_size=size,
         max_overflow=0,
-        pool_timeout=limits.statement_timeout_s,
+        pool_timeout=limits.timeout_s,
         connect_args={"timeout": limits.timeout_s, "isolation_level": None},
         hide_parameters=True,  # bound values are prompts and secrets: not for tracebacks
     )
@@ -59,8 +62,9 @@ def sqlite_engine(url: str, limits: PoolLimits, *, size: int, begin: str) -> Asy
 
 
 def server_engine(url: str, limits: PoolLimits) -> AsyncEngine:
-    """An engine on a PostgreSQL server."""
+    """An engine on a PostgreSQL server, or on whichever of several (`?host=A:1&host=B:2`) can be written."""
     timeout_ms = str(int(limits.statement_timeout_s * 1000))
+    several = len(make_url(url).normalized_query.get("host", ())) > 1
     return create_async_engine(
         url,
         pool_size=limits.size,
@@ -71,6 +75,9 @@ def server_engine(url: str, limits: PoolLimits) -> AsyncEngine:
         hide_parameters=True,
         connect_args={
             "timeout": limits.timeout_s,
+            # For a server that is silent: by then a living one would have ended the statement itself.
+            "command_timeout": limits.statement_timeout_s + limits.timeout_s,
+            **({"target_session_attrs": "read-write"} if several else {}),
             "server_settings": {
                 "application_name": "reprise",
                 "statement_timeout": timeout_ms,

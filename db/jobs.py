@@ -41,8 +41,9 @@ def turn_of(created_at: datetime, priority: int) -> datetime:
     return created_at - priority * PRIORITY_STEP
 
 
-async def insert_job(tx: Transaction, job: Job) -> None:
-    await tx.execute(Job.__table__.insert(), job.model_dump())  # type: ignore[attr-defined]
+async def insert_job(tx: Transaction, job: Job) -> bool:
+    """Store a job; False when it is there already."""
+    return await tx.insert_new(Job, job.model_dump()) == 1
 
 
 async def find_job(tx: Transaction, job_id: str, *, lock: bool = False) -> Job | None:

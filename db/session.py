@@ -6,35 +6,65 @@ is dropped with a rollback. On SQLite there is one writer at a time in the proce
 synced to the disk (`synchronous=FULL`), because an acknowledgement may hang on it; readers never wait.
 
 Any failure to reach or to write the database surfaces as `DatabaseUnavailable`; a statement that breaks a
-constraint keeps its own exception, since that is a fault of ours.
+constraint keeps its own exception, since that is a fault of ours. What the failure leaves behind is told by
+its kind (`db.connections.faults`), and `transact` runs work again where nothing of it can have been
+committed. Every wait has a limit: for a connection or the writer's turn `PoolLimits.timeout_s`, for a
+statement the server's own and, should the server be silent, the client's.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
+import structlog
 from sqlalchemy import ColumnElement, Interval, func, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult, make_url
-from sqlalchemy.exc import DBAPIError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql import Executable
 from sqlmodel import SQLModel
 
+from db.connections.faults import (
+    CommitUnknown,
+    Conflicted,
+    ConnectionLost,
+    DatabaseUnavailable,
+    Fault,
+    fault_of,
+    unavailable,
+)
+from db.connections.pools import Place, PoolMonitor, WriteTurn, place_outside
 from db.engines import PoolLimits, server_engine, sqlite_engine
 from db.tables import UtcDateTime
 
+__all__ = [
+    "CommitUnknown",
+    "Conflicted",
+    "ConnectionLost",
+    "Database",
+    "DatabaseHealth",
+    "DatabaseUnavailable",
+    "Transaction",
+    "dsn_of",
+]
 
-class DatabaseUnavailable(Exception):
-    """The database did not answer, is read-only, locked past its limit, full, or has no free connection."""
+log = structlog.get_logger()
+
+Result = TypeVar("Result")
+
+MOST_TRIES = 3
+"""How often `transact` begins, the first time included."""
+_PAUSE_S = 0.02
+"""The longest pause before the second try; twice that before the third."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +150,24 @@ class Database:
     def __init__(self, url: str, limits: PoolLimits | None = None) -> None:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
-        self.write_turn: AbstractAsyncContextManager[Any] = (
-            asyncio.Lock() if self.is_sqlite else nullcontext()
-        )
+        self.limits = limits = limits or PoolLimits()
+        self._turn = WriteTurn(limits.timeout_s) if self.is_sqlite else None
+        self.write_turn: AbstractAsyncContextManager[Any] = self._turn or nullcontext()
         """Whoever writes takes its turn here: SQLite has one writer, a server sorts them out by itself."""
-        limits = limits or PoolLimits()
+        self.beside: dict[str, Callable[[], int]] = {}
+        """Connections that others hold beside the pools: how many each has, by name."""
+        self._again = 0
         if self.is_sqlite:
             self._writer = sqlite_engine(url, limits, size=1, begin="BEGIN IMMEDIATE")
             self._reader = sqlite_engine(url, limits, size=limits.size, begin="BEGIN")
+            self._writers = PoolMonitor(self._writer, most=1, held_limit_s=limits.held_limit_s)
+            self._readers = PoolMonitor(self._reader, most=limits.size, held_limit_s=limits.held_limit_s)
         else:
             self._writer = self._reader = server_engine(url, limits)
+            most = limits.size + limits.max_overflow
+            self._writers = self._readers = PoolMonitor(
+                self._writer, most=most, held_limit_s=limits.held_limit_s
+            )
 
     @property
     def engine(self) -> AsyncEngine:
@@ -138,65 +176,136 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        """A writing transaction. Raises DatabaseUnavailable."""
-        async with self.write_turn, _connected(self._writer) as connection:
-            tx = Transaction(connection)
+        """A writing transaction. Raises DatabaseUnavailable, as the kind that says what was left behind."""
+        place = place_outside()
+        async with self.write_turn, self._begun(self._writer, self._writers, place) as tx:
             yield tx
-            await tx.finish()
         tx.committed()
+
+    async def transact(
+        self, work: Callable[[Transaction], Awaitable[Result]], *, is_idempotent: bool = False
+    ) -> Result:
+        """Run `work` in a writing transaction, and run it again where that is safe. Raises as `transaction`.
+
+        Again means from its beginning, in a new transaction, at most `MOST_TRIES` times: after a conflict,
+        and after a connection that was lost before COMMIT was sent. `work` must have no effect outside the
+        transaction. A connection lost after COMMIT was sent surfaces as CommitUnknown, unless the work is
+        idempotent: run again after it has been committed, it must change nothing and say the same.
+        """
+        for tried in range(1, MOST_TRIES + 1):
+            try:
+                async with self.transaction() as tx:
+                    return await work(tx)
+            except (Conflicted, ConnectionLost, CommitUnknown) as exc:
+                if tried == MOST_TRIES or (isinstance(exc, CommitUnknown) and not is_idempotent):
+                    raise
+                self._again += 1
+                log.info("transaction.again", why=type(exc).__name__, tried=tried, reason=str(exc))
+            # Jittered: two that met in a deadlock must not meet again.
+            await asyncio.sleep(random.uniform(0, _PAUSE_S * tried))
+        raise AssertionError("the last try returns or raises")
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[Transaction]:
         """A transaction that only reads; on SQLite it never waits for the writer. Raises as `transaction`."""
-        async with _connected(self._reader) as connection:
-            yield Transaction(connection)
+        async with self._begun(self._reader, self._readers, place_outside()) as tx:
+            yield tx
 
     async def health(self) -> DatabaseHealth:
-        """Ask the database for one row. Never raises."""
+        """Ask the database for one row, and whether it could be written. Never raises."""
         started = time.perf_counter()
+        detail = ""
+        question = "SELECT 1" if self.is_sqlite else "SELECT current_setting('transaction_read_only')"
         try:
             async with self.reading() as tx:
-                await tx.execute(text("SELECT 1"))
+                if (await tx.execute(text(question))).scalar_one() == "on":
+                    detail = "the server is read-only"
+                    self._readers.condemn()
         except DatabaseUnavailable as exc:
-            return DatabaseHealth(
-                ok=False, latency_ms=_elapsed_ms(started), pool=self.pool_figures(), detail=str(exc)
-            )
-        return DatabaseHealth(ok=True, latency_ms=_elapsed_ms(started), pool=self.pool_figures())
+            detail = str(exc)
+        return DatabaseHealth(not detail, _elapsed_ms(started), self.pool_figures(), detail)
 
     def pool_figures(self) -> dict[str, int]:
-        """Connections of the reading pool: `size`, `in_use`, `idle`, `overflow`."""
-        pool = self._reader.sync_engine.pool
-        if not isinstance(pool, QueuePool):
-            return {}
-        return {
-            "size": pool.size(),
-            "in_use": pool.checkedout(),
-            "idle": pool.checkedin(),
-            "overflow": max(0, pool.overflow()),
-        }
+        """How the connections do.
+
+        Now: `size`, `in_use`, `idle`, `overflow` of the (reading) pool. Since the start: `waited`, how many
+        had to wait for a connection, and `waited_ms` together; `timeouts`, how many of them in vain;
+        `recycled`, connections replaced for their age or because they broke; `leaked`, connections held for
+        longer than the limit; `again`, transactions run again. On SQLite `turn_…` tells the same of the
+        single writer's turn; `ingress` is the connection of the webhooks.
+        """
+        figures = {**self._readers.figures(), "again": self._again}
+        figures.update({name: count() for name, count in self.beside.items()})
+        if self._turn is not None:
+            writers = self._writers.figures()
+            figures.update({name: figures[name] + writers[name] for name in ("recycled", "leaked")})
+            figures.update(self._turn.figures())
+        return figures
 
     async def aclose(self) -> None:
-        await self._writer.dispose()
-        if self._reader is not self._writer:
-            await self._reader.dispose()
+        """Close every connection; within a limit, since a server that vanished answers no goodbye."""
+        for engine, monitor in {self._writer: self._writers, self._reader: self._readers}.items():
+            try:
+                async with asyncio.timeout(self.limits.timeout_s):
+                    await engine.dispose()
+            except (TimeoutError, DBAPIError, OSError):
+                monitor.condemn()
+                await engine.dispose()
+
+    @asynccontextmanager
+    async def _begun(
+        self, engine: AsyncEngine, monitor: PoolMonitor, place: Place
+    ) -> AsyncIterator[Transaction]:
+        """A transaction that is committed at the end of the block, with its errors in our words."""
+        is_committing = False
+        connection = await self._connect(engine, monitor)
+        try:
+            with monitor.holding(place):
+                begun = await connection.begin()
+                tx = Transaction(connection)
+                yield tx
+                await tx.finish()
+                is_committing = True
+                await begun.commit()
+        except BaseException as exc:
+            fault = fault_of(exc)
+            await _take_back(connection, monitor, fault)
+            if fault is None or fault is Fault.OURS:
+                raise
+            raise unavailable(exc, fault, committing=is_committing) from exc
+        finally:
+            # Whatever else happens to this task, the connection goes back to its pool.
+            closing = asyncio.ensure_future(connection.close())
+            await asyncio.shield(closing)
+
+    async def _connect(self, engine: AsyncEngine, monitor: PoolMonitor) -> AsyncConnection:
+        """A connection that answers, within the limit however many are asked in vain."""
+        began, is_full = time.monotonic(), monitor.is_full()
+        limit_s = self.limits.timeout_s
+        try:
+            async with asyncio.timeout(limit_s):
+                return await engine.connect()
+        except (TimeoutError, PoolTimeout) as exc:
+            monitor.timed_out()
+            if not is_full:
+                monitor.condemn()
+            what = "free connection" if is_full else "answer"
+            raise DatabaseUnavailable(f"no {what} within {limit_s:g} s") from exc
+        except Exception as exc:
+            raise unavailable(exc, fault_of(exc) or Fault.AWAY, committing=False) from exc
+        finally:
+            if is_full:
+                monitor.waited(time.monotonic() - began)
 
 
-@asynccontextmanager
-async def _connected(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
-    try:
-        async with engine.begin() as connection:
-            yield connection
-    except (IntegrityError, ProgrammingError):
-        raise
-    except (DBAPIError, PoolTimeout, OSError) as exc:
-        raise DatabaseUnavailable(cause_of(exc)) from exc
-
-
-def cause_of(exc: Exception) -> str:
-    """What a driver's failure says, in one line: the rest of its text may hold values of ours."""
-    cause = getattr(exc, "orig", None) or exc
-    # A server that does not answer while it is connected to ends in a TimeoutError without a word.
-    return next(iter(str(cause).splitlines()), type(cause).__name__)[:200]
+async def _take_back(connection: AsyncConnection, monitor: PoolMonitor, fault: Fault | None) -> None:
+    """Roll back; or, where nobody would answer that, drop the connection and all that lead to that server."""
+    with suppress(Exception):
+        if fault in (Fault.GONE, Fault.SILENT):
+            await connection.invalidate()
+            monitor.condemn()
+        elif connection.in_transaction():
+            await connection.rollback()
 
 
 def _elapsed_ms(started: float) -> float:
@@ -204,5 +313,11 @@ def _elapsed_ms(started: float) -> float:
 
 
 def dsn_of(url: str) -> str:
-    """A SQLAlchemy URL of PostgreSQL as asyncpg itself takes it."""
-    return make_url(url).set(drivername="postgresql").render_as_string(hide_password=False)
+    """A SQLAlchemy URL of PostgreSQL as asyncpg itself takes it; of several hosts, the one that can write."""
+    parsed = make_url(url).set(drivername="postgresql")
+    hosts = parsed.normalized_query.get("host", ())
+    if len(hosts) < 2:
+        return parsed.render_as_string(hide_password=False)
+    plain = parsed._replace(host="hosts.invalid", port=None).difference_update_query(["host"])
+    plain = plain.update_query_dict({"target_session_attrs": "read-write"})
+    return plain.render_as_string(hide_password=False).replace("@hosts.invalid", "@" + ",".join(hosts))

@@ -236,3 +236,13 @@ class Secret(Table, table=True):
     name: str = Field(primary_key=True, max_length=64)
     value: str = Field(max_length=128, sa_type=String)
     created_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class SchemaMark(Table, table=True):
+    """A migration that this database has had, and the oldest release that still works with what it made."""
+
+    __tablename__ = "schema_marks"
+
+    revision: str = Field(primary_key=True, max_length=32)
+    serves_code_of: str = Field(max_length=32)
+    """The newest revision that the release must know."""

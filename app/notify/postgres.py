@@ -73,9 +73,11 @@ class PostgresHints:
         return self._trouble
 
     async def aclose(self) -> None:
-        if self._listening is not None:
+        # Asked again until it has ended: a driver that is just saying goodbye to a server which vanished
+        # takes the cancellation for its own timeout, and the loop would go on.
+        while self._listening is not None and not self._listening.done():
             self._listening.cancel()
-            await asyncio.gather(self._listening, return_exceptions=True)
+            await asyncio.wait([self._listening], timeout=1)
 
     async def _notify(self, tx: Transaction, topics: list[str]) -> None:
         connection = (await tx.raw_connection()).driver_connection

@@ -18,7 +18,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from app.errors import AppError, InvalidInput, PermanentError, RequestError, TransientError
-from db.session import DatabaseUnavailable
+from db.session import CommitUnknown, DatabaseUnavailable
 
 log = structlog.get_logger()
 
@@ -106,11 +106,13 @@ def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONR
     match exc:
         case DatabaseUnavailable():
             log.error("database.unavailable", reason=str(exc))
+            unknown = isinstance(exc, CommitUnknown)
             return problem(
                 request,
                 status=503,
                 code="storage_unavailable",
-                detail="the database cannot be used now; nothing was stored",
+                detail="the database cannot be used now; "
+                + ("whether it was stored is not known: ask again" if unknown else "nothing was stored"),
                 headers={"Retry-After": "5"},
                 retry_after_s=5,
             )

@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+from db.connections.faults import (
+    CommitUnknown,
+    Conflicted,
+    ConnectionLost,
+    DatabaseUnavailable,
+    fault_of,
+    unavailable,
+)
 from db.ingress.rows import COLUMNS, NAMES, ItemsWriter, NewDelivery, values
-from db.session import Database, DatabaseUnavailable, dsn_of
+from db.session import Database, dsn_of
+
+MOST_COMMAND_S = 10.0
+"""A provider that waits for its 2xx gives up about then: the news had better come again."""
 
 
 class PostgresIngress:
@@ -24,44 +36,52 @@ class PostgresIngress:
         self._database = database
         self._write_items = write_items
         self._connection: Any = None
+        database.beside["ingress"] = lambda: int(self._connection is not None)
 
     async def write(self, deliveries: Sequence[NewDelivery]) -> list[bool]:
+        columns = list(zip(*(_postgres_row(delivery) for delivery in deliveries), strict=True))
+        try:
+            new = await self._store(columns)
+        except (Conflicted, ConnectionLost, CommitUnknown):
+            # Safe even if it was committed: what is there already is ignored, and has its item.
+            new = await self._store(columns)
+        return [delivery.id in new for delivery in deliveries]
+
+    async def _store(self, columns: list[tuple[Any, ...]]) -> set[str]:
+        """The ids of the rows that were new. Raises DatabaseUnavailable, or what is the fault of a row."""
         import asyncpg
 
-        columns = list(zip(*(_postgres_row(delivery) for delivery in deliveries), strict=True))
-        trouble = (
-            asyncpg.PostgresError,
-            asyncpg.InterfaceError,
-            asyncpg.InternalClientError,
-            OSError,
-            TimeoutError,
-        )
-        # The fault of a row, not of the database: its neighbours can still be stored without it. What the
-        # driver itself cannot send is a ValueError.
+        # Its neighbours can still be stored without it. What the driver itself cannot send is a ValueError.
         row_faults = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, ValueError)
+        is_connected = False
         try:
             if self._connection is None or self._connection.is_closed():
                 self._connection = await self._connect()
+            is_connected = True
             async with self._connection.transaction():
                 found = await self._connection.fetch(self._INSERT, *columns)
                 if found and self._write_items is not None:
                     await self._write_items(self._connection, [row["id"] for row in found])
         except row_faults:
             raise
-        except trouble as exc:
-            self._drop()
-            raise DatabaseUnavailable(type(exc).__name__) from exc
-        except BaseException:
+        except BaseException as exc:
             # Canceled within BEGIN, the driver would take the next group for a part of this one, and what it
             # says is committed would not be.
             self._drop()
-            raise
-        new = {row["id"] for row in found}
-        return [delivery.id in new for delivery in deliveries]
+            fault = fault_of(exc)
+            if fault is None:
+                raise
+            if not is_connected:
+                raise DatabaseUnavailable(type(exc).__name__) from exc
+            # Where it broke cannot be told: as if COMMIT had been sent.
+            raise unavailable(exc, fault, committing=True) from exc
+        return {row["id"] for row in found}
 
     async def aclose(self) -> None:
         if self._connection is not None:
-            await self._connection.close()
+            with suppress(Exception):
+                await self._connection.close(timeout=self._database.limits.timeout_s)
+            self._drop()
 
     def _drop(self) -> None:
         """Whatever state it was left in, the next write has a connection of its own."""
@@ -72,11 +92,12 @@ class PostgresIngress:
     async def _connect(self) -> Any:
         import asyncpg
 
+        limits = self._database.limits
         return await asyncpg.connect(
             dsn_of(self._database.url),
-            timeout=5,
+            timeout=limits.timeout_s,
             # Also for BEGIN, COMMIT and ROLLBACK: a server that hangs must not hold whoever waits here.
-            command_timeout=10,
+            command_timeout=min(MOST_COMMAND_S, limits.statement_timeout_s),
             server_settings={"application_name": "reprise-ingress", "synchronous_commit": "on"},
         )
 

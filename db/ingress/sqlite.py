@@ -99,7 +99,7 @@ class SqliteIngress:
 
     def _open(self) -> sqlite3.Connection:
         path = make_url(self._database.url).database or ""
-        connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        connection = sqlite3.connect(path, isolation_level=None, timeout=self._database.limits.timeout_s)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "cache_size=-8000"):
             connection.execute(f"PRAGMA {pragma}")
         return connection

@@ -136,7 +136,9 @@ async def _plain(count: int, port: int) -> Seen:
 
 
 async def _load(
-    waiting: list[Waiting], start: Callable[[], tuple[subprocess.Popen[bytes], int]], stored: Callable[[], int]
+    waiting: list[Waiting],
+    start: Callable[[], tuple[subprocess.Popen[bytes], int]],
+    stored: Callable[[], int],
 ) -> Seen:
     """The burst, the fixed rate beside it, and the kill when half is stored."""
     seen = Seen()
@@ -200,11 +202,15 @@ class Sender:
                  f"content-length: {len(body)}", *(f"{key}: {text}" for key, text in sign(name, body).items())]  # fmt: skip
         async with self._lanes:
             try:
-                lane = self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
+                lane = (
+                    self._free.pop() if self._free else await asyncio.open_connection("127.0.0.1", self._port)
+                )
                 reader, writer = lane
                 writer.write("\r\n".join([*lines, "", ""]).encode() + body)
                 head = await reader.readuntil(b"\r\n\r\n")
-                sized = next(line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
+                sized = next(
+                    line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")
+                )
                 await reader.readexactly(int(sized.split(b":")[1]))
             except (OSError, asyncio.IncompleteReadError):
                 return False

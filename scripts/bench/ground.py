@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 START_LIMIT_S = 40.0
 
 
-class Skipped(Exception):  # noqa: N818 - it says what is the case
+class Skipped(Exception):
     """This machine cannot run the bench, or a part of it; the text says why."""
 
 

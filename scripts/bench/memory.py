@@ -72,9 +72,7 @@ async def _figures(
     return figures
 
 
-def _figure(
-    name: str, before: int, after: int, count: int, floor: float | None, aim: float | None
-) -> Figure:
+def _figure(name: str, before: int, after: int, count: int, floor: float | None, aim: float | None) -> Figure:
     note = f"{before / 1e6:.0f} to {after / 1e6:.0f} MB"
     return Figure(9, name, (after - before) / count / 1000, "kB", "", None, None, floor, aim,
                   is_low_good=True, judged="ours", note=note)  # fmt: skip

@@ -19,11 +19,11 @@ from pathlib import Path
 import psutil
 from ground import Figure, durable_postgres, median, run_bench
 from machines import Machine, Machines, clip_server, machines, make_waiting
+from webhooks import service_settings
 
 from app.inbox import Incoming
 from app.wiring import open_runtime
 from db.states import DeliverySource
-from webhooks import service_settings
 
 STATIONS = ("worker", "--stations", "apply,finish")
 

@@ -10,9 +10,10 @@ from alembic import op
 from db.tables import UtcDateTime
 
 revision = "0007"
-down_revision = "0002"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
+serves_code_of = "0002"
 
 
 def upgrade() -> None:
