@@ -19,6 +19,10 @@ LOOK_LIMIT_S = 10.0
 """A look that has no answer by then is ended: its connection may be one that will never say anything."""
 
 
+OLDEST_S = 15.0
+"""How old an answer may become because asking is slow."""
+
+
 class Unanswered(Exception):
     """There is no answer yet; the text says since when there should be."""
 
@@ -27,9 +31,18 @@ class Remembered(Generic[Answer]):
     """The answer to one question, asked once for all who ask together, and kept for a while."""
 
     def __init__(
-        self, ask: Callable[[], Awaitable[Answer]], *, fresh_s: float, limit_s: float = LOOK_LIMIT_S
+        self,
+        ask: Callable[[], Awaitable[Answer]],
+        *,
+        fresh_s: float,
+        limit_s: float = LOOK_LIMIT_S,
+        most_share: float = 1.0,
     ) -> None:
+        """An answer is good for `fresh_s`, and where it took long for longer: asking takes up no more than
+        `most_share` of the time, until that would make it older than `OLDEST_S`."""
         self._ask = ask
+        self._most_share = most_share
+        self._kept_s = fresh_s
         self._fresh_s = fresh_s
         self._limit_s = limit_s
         self._asking: asyncio.Task[Answer] | None = None
@@ -38,7 +51,7 @@ class Remembered(Generic[Answer]):
     async def get(self, *, within_s: float) -> Answer:
         """The answer, kept or new. Raises Unanswered, or what asking raised."""
         asking = self._asking
-        if asking is None or (asking.done() and time.monotonic() - self._answered_at >= self._fresh_s):
+        if asking is None or (asking.done() and time.monotonic() - self._answered_at >= self._kept_s):
             self._asked_at = time.monotonic()
             asking = self._asking = asyncio.create_task(self._bounded())
             asking.add_done_callback(_heard)
@@ -56,7 +69,10 @@ class Remembered(Generic[Answer]):
     async def _bounded(self) -> Answer:
         try:
             async with asyncio.timeout(self._limit_s):
-                return await self._ask()
+                answer = await self._ask()
+            took_s = time.monotonic() - self._asked_at
+            self._kept_s = max(self._fresh_s, min(OLDEST_S, took_s / self._most_share - took_s))
+            return answer
         except TimeoutError as exc:
             raise Unanswered(f"no answer within {self._limit_s:g} s") from exc
         finally:

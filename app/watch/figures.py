@@ -22,6 +22,8 @@ from db.figures import QueueFigure, read_queues
 from db.session import Database, DatabaseUnavailable
 from db.states import JobState
 
+QUEUES_SHARE = 0.05
+"""The share of a connection's time that looking at the queues may take: they can be long."""
 LOOK_S = 0.7
 """How long whoever asks is kept waiting for a part that does not answer."""
 QUEUES_FRESH_S = 1.5
@@ -85,7 +87,7 @@ class Figures:
         self._metrics = metrics
         self._places = places
         self._kinds = kinds
-        self._queues = Remembered(self._read_queues, fresh_s=QUEUES_FRESH_S)
+        self._queues = Remembered(self._read_queues, fresh_s=QUEUES_FRESH_S, most_share=QUEUES_SHARE)
         self._disks = Remembered(self._read_disks, fresh_s=0)
 
     async def standings(self) -> dict[str, Standing]:

@@ -6,7 +6,7 @@ is away, and rows are found without hints, only later.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from app.notify import Notifier
@@ -34,8 +34,8 @@ def make_dependencies(
         "storage": Dependency(partial(_look_at_storage, storage)),
     }
     if not database.is_sqlite:
-        found["hints"] = Dependency(partial(_look_at_line, notifier.trouble), is_needed=False)
-        found["engine"] = Dependency(partial(_look_at_line, engine.trouble), is_needed=False)
+        found["hints"] = Dependency(partial(_look_at_line, notifier), is_needed=False)
+        found["engine"] = Dependency(partial(_look_at_line, engine), is_needed=False)
     for name, provider in providers.items():
         found[name] = Dependency(
             partial(_look_at_provider, provider), is_needed=False, fresh_s=PROVIDER_FRESH_S
@@ -58,6 +58,6 @@ async def _look_at_provider(provider: Provider) -> Standing:
     return Standing(health.state in ("ready", "busy"), health.detail, {"state": health.state})
 
 
-async def _look_at_line(trouble: Callable[[], str | None]) -> Standing:
-    wrong = trouble()
+async def _look_at_line(line: Notifier | WorkEngine) -> Standing:
+    wrong = line.trouble()
     return Standing(wrong is None, wrong or "")

@@ -15,7 +15,7 @@ from sqlalchemy import text
 from app.notify import InProcessNotifier, Notifier
 from app.notify.postgres import CHANNEL, MOST_TOPICS, PostgresHints
 from db.session import Database, DatabaseUnavailable
-from tests.conftest import becomes
+from tests.conftest import PostgresServer, becomes
 
 pytestmark = pytest.mark.real
 
@@ -291,3 +291,19 @@ async def test_postgres_closing_leaves_no_connection(database: Database) -> None
 
 async def test_postgres_closing_before_the_start_is_harmless() -> None:
     await PostgresHints("postgresql+asyncpg://postgres@127.0.0.1:1/none").aclose()
+
+
+async def test_hints_that_do_not_arrive_are_told_of_and_those_that_do_are_not(
+    postgres: PostgresServer,
+) -> None:
+    away = PostgresHints("postgresql+asyncpg://nobody@127.0.0.1:9/nothing")
+    starting = asyncio.create_task(away.start())
+    await becomes(lambda: (away.trouble() or "").startswith("reconnecting after"))
+    starting.cancel()
+    await asyncio.gather(starting, return_exceptions=True)
+    await away.aclose()
+    there = PostgresHints(postgres.url("postgres"))
+    await there.start()
+    assert there.trouble() is None
+    await there.aclose()
+    assert InProcessNotifier().trouble() is None

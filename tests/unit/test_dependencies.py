@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from app.watch.dependencies import Dependency, Remembered, Standing, Unanswered
+from app.watch.dependencies import OLDEST_S, Dependency, Remembered, Standing, Unanswered
 
 
 class Part:
@@ -112,4 +112,19 @@ async def test_whoever_gives_up_does_not_end_the_look_of_the_others() -> None:
         await kept.get(within_s=0.01)
     part.open.set()
     assert (await patient).ok
+    assert part.asked == 1
+
+
+async def test_an_answer_that_took_long_is_kept_for_longer() -> None:
+    part = Part()
+    kept = Remembered(part.look, fresh_s=0, most_share=0.0001)
+    asking = asyncio.create_task(kept.get(within_s=10))
+    with pytest.raises(Unanswered):
+        await kept.get(within_s=0.02)
+    part.open.set()
+    await asking
+    # At least 0.02 s of asking is 200 s of not asking: more than any answer may be old.
+    assert kept._kept_s == OLDEST_S
+    for _ in range(5):
+        await kept.get(within_s=10)
     assert part.asked == 1
