@@ -14,29 +14,26 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from functools import partial
 from typing import Any
 
 import structlog
 from pydantic import ValidationError
 
-from app.admission import Admission
 from app.crash_points import CrashPoint
 from app.errors import Conflict, InvalidInput, NotFound
+from app.intake import Asked, Intake
 from app.kinds import get_kind
 from app.line import Line
 from app.notify import RECOVERY, job_topic
 from app.views import JobView, Views
-from app.work import Station
 from db import attempts as attempt_rows
 from db import events as event_rows
 from db import jobs as job_rows
 from db.ids import make_id
 from db.jobs import JobFilter
-from db.keys import claim_idempotency_key
 from db.session import Transaction
 from db.states import JobState
-from db.tables import Event, IdempotencyKey, Job
+from db.tables import Event, Job
 
 log = structlog.get_logger()
 
@@ -61,7 +58,7 @@ class Jobs:
         self._line = line
         self._providers = providers
         self._views = Views(line.database)
-        self._admission = Admission(line=line)
+        self._intake = Intake(line=line)
         self._closing = False
 
     async def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobView:
@@ -81,21 +78,16 @@ class Jobs:
             created_at=now,
             deadline_at=now + timedelta(seconds=request.deadline_s or self._line.settings.job_deadline_s),
             run_after=now,
+            seq=event_rows.FIRST_SEQ,
         )
 
-        async def accept(tx: Transaction) -> str:
-            job_id = await self._claim_key(tx, idempotency_key, request, job)
-            if job_id == job.id:
-                await self._insert(tx, job)
-            return job_id
-
-        # Idempotent by the job's id: whether a commit without an answer took place, the second try finds out.
-        job_id = await self._line.database.transact(accept, is_idempotent=True)
+        asked = Asked(job, idempotency_key, _fingerprint(request) if idempotency_key is not None else "")
+        job_id = await self._intake.accept(asked)
         self._line.reach(CrashPoint.JOB_COMMITTED)
-        if job_id == job.id:
-            self._line.metrics.jobs_submitted.labels(job.kind).inc()
-            log.info("job.submitted", job_id=job.id, kind=job.kind)
-        return await self.get(job_id)
+        if job_id != job.id:
+            return await self.get(job_id)
+        self._note_accepted(job)
+        return JobView(job, [], {})
 
     async def get(self, job_id: str) -> JobView:
         """Read a job. Raises NotFound."""
@@ -195,12 +187,16 @@ class Jobs:
                 **dict.fromkeys(_FORGOTTEN_ON_RETRY),
                 "progress": 0.0,
                 "crashes": 0,
-                "seq": 0,
+                "seq": event_rows.FIRST_SEQ,
             }
         )
-        await self._line.database.transact(partial(self._insert, job=job), is_idempotent=True)
-        self._line.metrics.jobs_submitted.labels(job.kind).inc()
-        return await self.get(job.id)
+        await self._intake.accept(Asked(job))
+        self._note_accepted(job)
+        return JobView(job, [], {})
+
+    async def aclose(self) -> None:
+        """Returns once every job that was handed in is stored or refused."""
+        await self._intake.aclose()
 
     def _check(self, request: JobRequest) -> dict[str, Any]:
         kind = get_kind(request.kind)
@@ -224,28 +220,9 @@ class Jobs:
                 raise InvalidInput(_UNSTORABLE.format(f"input.{name}"), field=f"input.{name}")
         return checked
 
-    async def _claim_key(self, tx: Transaction, key: str | None, request: JobRequest, job: Job) -> str:
-        """The id of the job that this request makes or has made."""
-        if key is None:
-            return job.id
-        fingerprint = _fingerprint(request)
-        claimed = await claim_idempotency_key(
-            tx,
-            IdempotencyKey(key=key, fingerprint=fingerprint, job_id=job.id, created_at=job.created_at),
-        )
-        if claimed.fingerprint != fingerprint:
-            raise InvalidInput("this Idempotency-Key was used for another request", field="Idempotency-Key")
-        return claimed.job_id
-
-    async def _insert(self, tx: Transaction, job: Job) -> None:
-        if not await job_rows.insert_job(tx, job):
-            return  # a try before this one was committed, and its answer was lost
-        await self._admission.admit(tx, job)
-        await event_rows.append_event(
-            tx, job.id, "job.created", at=job.created_at, status="queued", kind=job.kind
-        )
-        self._line.engine.enqueue(tx, Station.DISPATCH, job.id)
-        self._line.hint_job(tx, job.id)
+    def _note_accepted(self, job: Job) -> None:
+        self._line.metrics.jobs_submitted.labels(job.kind).inc()
+        log.info("job.submitted", job_id=job.id, kind=job.kind)
 
 
 _FORGOTTEN_ON_RETRY = (

@@ -129,6 +129,7 @@ async def open_runtime(
             stations = [station for station in stations if station is not Station.DISPATCH]
         runtime.worker.keep_to(stations)
         stack.push_async_callback(runtime.inbox.aclose)
+        stack.push_async_callback(runtime.jobs.aclose)
         stack.push_async_callback(runtime.figures.aclose)
         yield runtime
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -11,7 +12,20 @@ from sqlmodel import col
 from db.session import Transaction
 from db.tables import Event, Job
 
+FIRST_SEQ = 1
+"""The number of a job's first event, which is stored with it."""
 _EVENTS = Event.__table__  # type: ignore[attr-defined]
+
+
+async def insert_first_events(
+    tx: Transaction, event_type: str, facts: Sequence[tuple[Job, Mapping[str, Any]]]
+) -> None:
+    """The first fact of each of these new jobs, with its data; their rows have its `seq`."""
+    rows = [
+        {"job_id": job.id, "seq": FIRST_SEQ, "type": event_type, "data": data, "at": job.created_at}
+        for job, data in facts
+    ]
+    await tx.execute(_EVENTS.insert(), rows)
 
 
 async def append_event(tx: Transaction, job_id: str, event_type: str, *, at: datetime, **data: Any) -> None:

@@ -41,9 +41,9 @@ def turn_of(created_at: datetime, priority: int) -> datetime:
     return created_at - priority * PRIORITY_STEP
 
 
-async def insert_job(tx: Transaction, job: Job) -> bool:
-    """Store a job; False when it is there already."""
-    return await tx.insert_new(Job, job.model_dump()) == 1
+async def insert_jobs(tx: Transaction, jobs: Sequence[Job]) -> None:
+    """Store new jobs, in one statement a group."""
+    await tx.execute(Job.__table__.insert(), [job.model_dump() for job in jobs])  # type: ignore[attr-defined]
 
 
 async def find_job(tx: Transaction, job_id: str, *, lock: bool = False) -> Job | None:

@@ -11,9 +11,16 @@ from db.session import Transaction
 from db.tables import IdempotencyKey, Secret
 
 
-async def claim_idempotency_key(tx: Transaction, key: IdempotencyKey) -> IdempotencyKey:
-    """Write the key, or return the one that was there first; compare `job_id` to see which."""
-    await tx.insert_new(IdempotencyKey, key.model_dump())
+async def find_idempotency_key(tx: Transaction, key: str) -> IdempotencyKey | None:
+    statement = select(IdempotencyKey.__table__).where(col(IdempotencyKey.key) == key)  # type: ignore[attr-defined]
+    row = (await tx.execute(statement)).mappings().first()
+    return IdempotencyKey(**row) if row else None
+
+
+async def insert_idempotency_key(tx: Transaction, key: IdempotencyKey) -> IdempotencyKey:
+    """Write the key, or return the one that another transaction wrote first."""
+    if await tx.insert_new(IdempotencyKey, key.model_dump()):
+        return key
     statement = select(IdempotencyKey.__table__).where(col(IdempotencyKey.key) == key.key)  # type: ignore[attr-defined]
     return IdempotencyKey(**(await tx.execute(statement)).mappings().one())
 

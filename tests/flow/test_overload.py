@@ -45,7 +45,7 @@ async def test_the_live_limit_is_exact_in_one_process_and_room_is_seen_again(
         assert (refused.json()["code"], int(refused.headers["retry-after"]) >= 1) == ("overloaded", True)
         first = next(job.id for job in await line.rows(Job))
         await line.runtime.jobs.cancel(first)
-        line.runtime.jobs._admission._count.at_s -= 2  # the count is a second old
+        line.runtime.jobs._intake._admission._count.at_s -= 2  # the count is a second old
         assert (await line.client.post("/v1/jobs", json=RAIN)).status_code == 202
 
 
@@ -80,7 +80,7 @@ async def test_a_queue_too_old_for_a_jobs_deadline_refuses_that_job_and_no_other
             # Ten began since the oldest came: one in ten seconds, for thirty before the next.
             began = update(Job).where(col(Job.id).in_(ids[:10]))
             await tx.execute(began.values(started_at=datetime.now(UTC), state=JobState.RUNNING))
-        line.runtime.jobs._admission._count.at_s -= 2
+        line.runtime.jobs._intake._admission._count.at_s -= 2
         with pytest.raises(Overloaded, match="30 jobs are waiting"):
             await submitted(line, deadline_s=60)
         await submitted(line, deadline_s=3600)

@@ -49,7 +49,13 @@ async def finishing(line: Stage, by: str) -> str:
     now = datetime.now(UTC)
     async with line.runtime.line.database.transaction() as tx:
         taken = await claim_job(
-            tx, job_id, JobState.FINISHING, lease="lease_of_other", by=by, now=now, until=now + LONG_AGO
+            tx,
+            job_id,
+            JobState.FINISHING,
+            lease="lease_of_other",
+            by=by,
+            now=now,
+            lease_s=LONG_AGO.total_seconds(),
         )
     assert taken is not None
     return job_id

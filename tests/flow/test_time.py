@@ -142,7 +142,9 @@ async def test_a_lease_begins_and_ends_by_the_databases_clock(database_url: str)
 
         async def claim(lease: str, at: datetime) -> bool:
             async with database.transaction() as tx:
-                found = await claim_job(tx, "job_1", JobState.FINISHING, lease=lease, now=at, lease_s=60)
+                found = await claim_job(
+                    tx, "job_1", JobState.FINISHING, lease=lease, by="proc_1", now=at, lease_s=60
+                )
             return found is not None
 
         if database.is_sqlite:

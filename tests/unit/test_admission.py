@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from app.admission import FEW, Admission, Count, Lane, _ahead_of
 from app.errors import Overloaded
+from app.intake.admission import FEW, Admission, Count, Lane, _ahead_of
 from app.settings import Settings
 from db.jobs import Crowd
 from db.tables import Job

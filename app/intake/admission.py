@@ -64,23 +64,23 @@ class Count:
 
 
 class Admission:
-    """The gate of `app.jobs`. One a process."""
+    """The gate of the intake. One a process."""
 
     def __init__(self, *, line: Line) -> None:
         self._line = line
         self._count = Count()
 
-    async def admit(self, tx: Transaction, job: Job) -> None:
-        """Count in the job that this transaction has inserted.
-
-        Raises Overloaded, with when to come again; the transaction must not be committed then.
-        """
-        most = self._line.settings.max_queued_jobs
+    async def look(self, tx: Transaction, now: datetime) -> None:
+        """Count again if the last count is old; before a transaction admits anybody, since what it has not
+        written yet is in no count."""
         stale = time.monotonic() - self._count.at_s >= COUNT_EVERY_S
+        most = self._line.settings.max_queued_jobs
         if stale or self._count.accepted >= max(1, int(most * COUNT_SHARE)):
-            await self._recount(tx, job.created_at)
-            self._count.live[job.tenant] -= 1  # itself
-        self._check_room(job.tenant, most)
+            await self._recount(tx, now)
+
+    def admit(self, job: Job) -> None:
+        """Count the job in. Raises Overloaded, with when to come again, and then nothing is counted."""
+        self._check_room(job.tenant, self._line.settings.max_queued_jobs)
         self._check_time(job)
         # Counted before it is committed: if it never is, the next count puts that right.
         self._count.live[job.tenant] += 1

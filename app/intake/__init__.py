@@ -1,0 +1,123 @@
+"""Accepting jobs: those that arrive together are admitted and stored in one transaction, with one sync.
+
+Promises: each caller is answered after its own job, first event and work item are committed; an
+`Idempotency-Key` makes one job however often it is sent, also twice within a group; a job that is refused
+leaves nothing behind and holds up none of its neighbours; the queue is bounded. Whether there is room is
+`admission`'s to say, whether a request makes sense is its caller's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from app.errors import AppError, InvalidInput, Overloaded
+from app.intake.admission import Admission
+from app.line import Line
+from app.work import Station
+from db.events import insert_first_events
+from db.group_commit import GroupCommit, GroupCommitFull
+from db.jobs import find_jobs, insert_jobs
+from db.keys import find_idempotency_key, insert_idempotency_key
+from db.session import Transaction
+from db.tables import IdempotencyKey, Job
+
+MOST_TOGETHER = 64
+MOST_WAITING = 1000
+"""Requests that wait to be stored; each holds its whole body."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A job to be stored, and the key under which its caller may ask for it again."""
+
+    job: Job
+    key: str | None = None
+    fingerprint: str = ""
+    """SHA-256 of the request in one canonical spelling."""
+
+
+class Intake:
+    """Stores new jobs. One a runtime."""
+
+    def __init__(self, *, line: Line) -> None:
+        self._line = line
+        self._admission = Admission(line=line)
+        self._group = GroupCommit(self._store, most_queued=MOST_WAITING, most_together=MOST_TOGETHER)
+
+    async def accept(self, asked: Asked) -> str:
+        """The id of the job that this makes, or has made before; returns after the commit.
+
+        Raises Overloaded, DatabaseUnavailable, and InvalidInput for a key that made another request's job.
+        """
+        try:
+            outcome = await self._group.submit(asked)
+        except GroupCommitFull as exc:
+            raise Overloaded("too many jobs are waiting to be stored", retry_after_s=1) from exc
+        if isinstance(outcome, AppError):
+            raise outcome
+        return outcome
+
+    async def aclose(self) -> None:
+        await self._group.aclose()
+
+    async def _store(self, group: Sequence[Asked]) -> list[str | AppError]:
+        # Idempotent by the ids of the jobs: whether a commit whose answer was lost took place, the second
+        # try finds out; and it does not ask for room again.
+        work = partial(self._store_in, group=group, admitted=set())
+        return await self._line.database.transact(work, is_idempotent=True)
+
+    async def _store_in(
+        self, tx: Transaction, *, group: Sequence[Asked], admitted: set[str]
+    ) -> list[str | AppError]:
+        await self._admission.look(tx, group[0].job.created_at)
+        outcomes: list[str | AppError] = []
+        there = {job.id for job in await find_jobs(tx, list(admitted))} if admitted else set()
+        fresh: list[Job] = []
+        for asked in group:
+            try:
+                job_id = await self._claim(tx, asked, admitted)
+            except AppError as exc:
+                outcomes.append(exc)
+                continue
+            outcomes.append(job_id)
+            if job_id == asked.job.id and job_id not in there:
+                fresh.append(asked.job)
+        if fresh:
+            await self._insert(tx, fresh)
+        return outcomes
+
+    async def _claim(self, tx: Transaction, asked: Asked, admitted: set[str]) -> str:
+        """The id of the job that this makes or has made. Raises before anything of it is written."""
+        if asked.key is not None:
+            known = await find_idempotency_key(tx, asked.key)
+            if known is not None:
+                return _same(known, asked)
+        if asked.job.id not in admitted:
+            self._admission.admit(asked.job)
+            admitted.add(asked.job.id)
+        if asked.key is None:
+            return asked.job.id
+        key = IdempotencyKey(
+            key=asked.key,
+            fingerprint=asked.fingerprint,
+            job_id=asked.job.id,
+            created_at=asked.job.created_at,
+        )
+        # Another process may have been first in between, and its job is the one then.
+        return _same(await insert_idempotency_key(tx, key), asked)
+
+    async def _insert(self, tx: Transaction, jobs: Sequence[Job]) -> None:
+        await insert_jobs(tx, jobs)
+        facts = [(job, {"status": "queued", "kind": job.kind}) for job in jobs]
+        await insert_first_events(tx, "job.created", facts)
+        self._line.engine.enqueue(tx, Station.DISPATCH, *(job.id for job in jobs))
+        for job in jobs:
+            self._line.hint_job(tx, job.id)
+
+
+def _same(known: IdempotencyKey, asked: Asked) -> str:
+    if known.fingerprint != asked.fingerprint:
+        raise InvalidInput("this Idempotency-Key was used for another request", field="Idempotency-Key")
+    return known.job_id
