@@ -13,12 +13,18 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
 from sqlalchemy.engine import make_url
 
 from app.errors import StartupError
 from app.settings import Settings
 
+log = structlog.get_logger()
+
 _TRIES, _PAUSE_S = 10, 0.01
+_MOUNTS = Path("/proc/self/mountinfo")
+_SHARED = ("nfs", "cifs", "smb", "9p", "afs", "ceph", "glusterfs", "lustre", "fuse.sshfs", "fuse.glusterfs")
+"""Kinds of file systems that other machines may write as well, by how their names begin."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +54,10 @@ class Ownership:
             who = f"process {owner.pid} at {owner.url}" if owner else "another process"
             raise StartupError(f"DATABASE_URL: {who} serves this database already") from exc
 
+        kind = shared_file_system(self._path)
+        if kind is not None:
+            # The lock above may have been granted to two machines at once; nobody could tell.
+            log.warning("ownership.shared_file_system", path=str(self._path.parent), kind=kind)
         # A predecessor that was killed left its address here, and ours is not known yet.
         os.ftruncate(self._handle, 0)
 
@@ -93,3 +103,22 @@ def lock_path(settings: Settings) -> Path:
     """Beside the SQLite file. A server database has no owner; of it nothing is ever written here."""
     database = make_url(settings.database_url).database if settings.is_sqlite else None
     return Path(f"{database}.lock") if database else settings.var_dir / "service.lock"
+
+
+def shared_file_system(path: Path, mounts: Path = _MOUNTS) -> str | None:
+    """The kind of file system, if the path is on one whose locks and shared memory SQLite cannot rely on.
+
+    None as well where the machine does not say what is mounted.
+    """
+    try:
+        lines = mounts.read_text().splitlines()
+    except OSError:
+        return None
+    kinds = {}
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        # The field writes a blank as \040.
+        kinds[Path(before.split()[4].replace("\\040", " "))] = after.split()[0]
+    resolved = path.resolve()
+    kind = next((kinds[place] for place in (resolved, *resolved.parents) if place in kinds), "")
+    return kind if kind.startswith(_SHARED) else None

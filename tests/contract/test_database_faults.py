@@ -335,3 +335,13 @@ async def _set_read_only(database: Database, name: str | None, value: str) -> No
     async with apart.transaction() as tx:
         await tx.execute(text(f'ALTER DATABASE "{name}" SET default_transaction_read_only = {value}'))
     await apart.aclose()
+
+
+async def test_closing_does_not_wait_for_a_server_that_vanished(behind: Database, proxy: FaultProxy) -> None:
+    ingress = open_ingress(behind)
+    await ingress.write([delivery(1)])
+    await behind.transact(Work())
+    proxy.silence()
+    async with asyncio.timeout(10):
+        await ingress.aclose()
+        await behind.aclose()

@@ -64,6 +64,7 @@ def holding(folder: Path) -> Iterator[Holder]:
 async def test_a_second_service_on_one_database_refuses_with_one_line_that_names_the_first(
     tmp_path: Path, child: Child
 ) -> None:
+    """Fault 47: a second process on the same file."""
     with holding(tmp_path) as first:
         await child.spawn()
         assert child.process is not None
