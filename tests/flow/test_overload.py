@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, text, update
 from sqlmodel import col
 
 from app.errors import Overloaded
@@ -16,6 +16,7 @@ from app.jobs import JobRequest
 from db.jobs import find_next_job, turn_of, wake_waiting
 from db.states import JobState
 from db.tables import Job
+from tests.conftest import becomes
 from tests.flow.conftest import TONE, OpenStage, Stage
 
 RAIN = {"kind": "sound_effect", "input": {"prompt": "rain"}}
@@ -138,6 +139,21 @@ async def test_a_job_that_only_others_can_begin_does_not_stand_before_ours(stage
             )
         assert found is not None
         assert found.id == ours
+
+
+async def test_fault_61_rows_whose_items_were_all_lost_are_found_by_the_sweep(line: Stage) -> None:
+    """Fault 61: the rows are the truth. Rule 7 of the engine: it is also how a restart finds its work."""
+    ids = {await submitted(line) for _ in range(5)}
+    database = line.runtime.line.database
+    if not database.is_sqlite:
+        # In memory there is none yet: nobody worked when the jobs came.
+        async with database.transaction() as tx:
+            await tx.execute(text("DELETE FROM pgqueuer"))
+    working = asyncio.create_task(line.runtime.worker.run())
+    await becomes(lambda: len(line.fake.predictions) == 5)
+    line.runtime.worker.stop()
+    await working
+    assert {job.id for job in await started(line)} == ids
 
 
 async def test_two_dispatchers_take_two_jobs(line: Stage) -> None:

@@ -35,9 +35,11 @@ async def heard(line: Stage, process_id: str, at: datetime) -> None:
 
 
 async def take_over(line: Stage) -> None:
-    """What a process does each second that has been alive for long enough."""
-    now = datetime.now(UTC)
-    await line.runtime.worker._take_over(now - DEAD_AFTER, now)
+    """A beat of a process that has been alive for long enough to judge others."""
+    worker = line.runtime.worker
+    worker._heard_at = await worker.beat()
+    worker._beating_since = worker._heard_at - 2 * DEAD_AFTER
+    await worker._keep_beating()
 
 
 async def finishing(line: Stage, by: str) -> str:
@@ -190,3 +192,26 @@ async def test_fault_53_a_finisher_that_is_stopped_gives_its_job_back_at_once(st
         stalling.open.set()
         await line.drain()
         assert await line.state(job_id) == "succeeded"
+
+
+async def test_fault_53_what_was_handed_back_is_no_attempt_of_the_jobs(stage_on: OpenStage) -> None:
+    """Fault 53: of its two attempts the job has both, also after a stop in the middle of one."""
+    async with stage_on(routes=("cog",), max_attempts=2) as line:
+        job_id = await line.ask()
+        await line.drain()
+        [attempt] = await line.attempts()
+        await line.change(Attempt, attempt.id, owner=OTHER)
+        assert await line.runtime.recovery.hand_back(OTHER) == 1
+        line.cog.running.clear()  # it went with its server
+        await line.drain()
+        job = await line.read(job_id)
+        assert job["state"] == "running", "due again at once, not after a pause"
+        for _ in range(2):
+            [prediction] = list(line.cog.running)
+            await line.cog.finish(prediction, error="out of memory")
+            await line.drain()
+            await line.hurry()
+            await line.drain()
+        job = await line.read(job_id)
+        assert (job["state"], job["error"]["code"]) == ("failed", "prediction_failed")
+        assert [each["status"] for each in job["attempts"]] == ["lost", "failed", "failed"]
