@@ -369,6 +369,11 @@ async def test_fault_61_postgres_an_item_of_which_nobody_was_told_is_run(databas
     """Fault 61, rule 5: with every notification lost, an idle engine looks by itself within seconds."""
     rows = Rows()
     async with running(database, {Station.APPLY: rows}) as engine:
+        await enqueue(database, engine, "told")
+        async with asyncio.timeout(LIMIT_S):
+            # It has nothing to do, and all that it was told of this one is said.
+            while not rows.ended["told"] or await count_items(database, "picked"):
+                await asyncio.sleep(0.01)
         async with database.transaction() as tx:
             await tx.execute(text("ALTER TABLE pgqueuer DISABLE TRIGGER USER"))
         await enqueue(database, engine, "silent")
