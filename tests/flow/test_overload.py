@@ -11,8 +11,11 @@ import pytest
 from sqlalchemy import event, text, update
 from sqlmodel import col
 
+from app.dispatch import Route
 from app.errors import Overloaded
 from app.jobs import JobRequest
+from app.provider.cog import Cog
+from app.work import Station
 from db.jobs import find_next_job, turn_of, wake_waiting
 from db.states import JobState
 from db.tables import Job
@@ -154,6 +157,17 @@ async def test_fault_61_rows_whose_items_were_all_lost_are_found_by_the_sweep(li
     line.runtime.worker.stop()
     await working
     assert {job.id for job in await started(line)} == ids
+
+
+async def test_a_worker_that_can_ask_nobody_takes_no_dispatch_items_from_those_that_can(
+    stage_on: OpenStage,
+) -> None:
+    cog = Cog(urls={})
+    async with stage_on(ports={"routes": {"cog": Route(cog, is_asked=False)}}) as line:
+        stations = line.runtime.worker.stations
+        # Alone on SQLite it must tell the job's caller why nothing begins.
+        assert (Station.DISPATCH in stations) == line.runtime.line.database.is_sqlite
+        assert {Station.APPLY, Station.FINISH} <= set(stations)
 
 
 async def test_two_dispatchers_take_two_jobs(line: Stage) -> None:

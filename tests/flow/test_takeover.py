@@ -15,10 +15,8 @@ from starlette.types import Receive, Scope, Send
 from app.work import Station
 from app.work.pulse import Pulse
 from app.worker import BEAT_S, DEAD_AFTER
-from db.jobs import claim_job
 from db.processes import beat
 from db.session import Database
-from db.states import JobState
 from db.tables import Attempt, Job, Process
 from tests.conftest import becomes
 from tests.fakes.provider import Drop
@@ -48,12 +46,8 @@ async def finishing(line: Stage, by: str) -> str:
     await line.fake.finish(prediction_id, output=TONE)
     for item in await line.ledger():
         await line.runtime.inbox.step(item["id"])
-    now = datetime.now(UTC)
-    async with line.runtime.line.database.transaction() as tx:
-        taken = await claim_job(
-            tx, job_id, JobState.FINISHING, lease="lease_of_other", by=by, now=now, until=now + LONG_AGO
-        )
-    assert taken is not None
+    until = datetime.now(UTC) + LONG_AGO
+    await line.change(Job, job_id, lease="lease_of_other", leased_by=by, lease_until=until, crashes=1)
     return job_id
 
 

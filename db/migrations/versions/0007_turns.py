@@ -13,6 +13,7 @@ revision = "0007"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
+serves_code_of = "0002"
 
 
 def upgrade() -> None:
