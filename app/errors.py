@@ -4,7 +4,7 @@
     ├── RequestError               the caller can fix it
     │     InvalidInput · Unauthenticated · Forbidden · NotFound · Conflict · TooLarge
     ├── TransientError             the same call may work later
-    │     ProviderUnavailable · ProviderBusy · StorageUnavailable · Overloaded
+    │     ProviderUnavailable · ProviderBusy · StorageUnavailable · Overloaded · Stopping
     └── PermanentError             it never will
           ProviderRejected · ProviderBadResponse · PredictionUnknown · AudioRejected
           OutputRejected · OutputExpired · EngineUnavailable · StartupError
@@ -116,9 +116,15 @@ class StorageUnavailable(TransientError):
 
 
 class Overloaded(TransientError):
-    """A queue of ours is full: refused before anything was stored."""
+    """A queue of ours is full, or longer than a job's deadline: refused before anything was stored."""
 
     code = "overloaded"
+
+
+class Stopping(TransientError):
+    """This process is about to stop and takes no new work; another one does, or the next."""
+
+    code = "stopping"
 
 
 class PermanentError(AppError):

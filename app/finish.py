@@ -46,7 +46,7 @@ from db.tables import Asset, Attempt, Job
 
 log = structlog.get_logger()
 
-RENEWALS = 7
+RENEWALS = 3
 """Renewals of a lease in its time: an event loop that is blocked for 5 s of the 7 still holds its leases,
 also when it was about to renew them."""
 RETRY_S = 5.0

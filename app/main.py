@@ -14,7 +14,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import __version__
-from app.errors import TransientError
+from app.errors import Stopping
 from app.web import assets, deliveries, health, jobs, pages
 from app.web.limits import RequestLimits
 from app.web.problems import add_problem_handlers, render_error
@@ -23,12 +23,6 @@ from app.wiring import Runtime
 
 RETRY_S = 5.0
 """When to come again after a stop: about what a restart takes."""
-
-
-class Stopping(TransientError):
-    """This process is about to stop and takes no new work; another one does, or the next."""
-
-    code = "stopping"
 
 
 class Front:

@@ -1,8 +1,8 @@
 """`reprise serve`, `worker`, `gpu-worker` and `migrate`: the commands that keep running, and the schema.
 
-The first SIGINT or SIGTERM ends a server gracefully: steps that have begun get to end. The second ends the
-process at once; what was under way is taken up by the next one. `serve` binds to loopback only, because
-there are no API keys yet.
+The first SIGINT or SIGTERM ends a server gracefully: what has begun gets `SHUTDOWN_S` to end and is handed
+back otherwise. The second ends the process at once; what was under way is taken up by the next one. `serve`
+binds to loopback only, because there are no API keys yet.
 """
 
 from __future__ import annotations

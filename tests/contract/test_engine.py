@@ -369,10 +369,15 @@ async def test_fault_61_postgres_an_item_of_which_nobody_was_told_is_run(databas
     """Fault 61, rule 5: with every notification lost, an idle engine looks by itself within seconds."""
     rows = Rows()
     async with running(database, {Station.APPLY: rows}) as engine:
+        await enqueue(database, engine, "told")
+        async with asyncio.timeout(LIMIT_S):
+            # It has nothing to do, and all that it was told of this one is said.
+            while not rows.ended["told"] or await count_items(database, "picked"):
+                await asyncio.sleep(0.01)
         async with database.transaction() as tx:
             await tx.execute(text("ALTER TABLE pgqueuer DISABLE TRIGGER USER"))
         await enqueue(database, engine, "silent")
-        await becomes(lambda: rows.ended["silent"])
+        await becomes(lambda: rows.ended["silent"], within_s=8)
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
@@ -454,3 +459,35 @@ async def test_fault_61_postgres_an_engine_that_finds_no_server_at_its_start_wor
         await admin.close()
         engine.stop()
         await run
+
+
+async def listens(database: Database) -> int:
+    async with database.reading() as tx:
+        found = await tx.execute(
+            text(
+                "SELECT count(*) FROM pg_stat_activity "
+                "WHERE datname = current_database() AND query ILIKE 'listen %pgqueuer%'"
+            )
+        )
+        return int(found.scalar_one())
+
+
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_fault_61_postgres_an_engine_that_lost_its_listener_listens_again(database: Database) -> None:
+    """Fault 61, rule 5: LISTEN ends with its connection, without a word to anybody but the driver."""
+    rows = Rows()
+    async with running(database, {Station.APPLY: rows}):
+        async with asyncio.timeout(LIMIT_S):
+            while not await listens(database):
+                await asyncio.sleep(0.01)
+        async with database.transaction() as tx:
+            ended = await tx.execute(
+                text(
+                    "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND query ILIKE 'listen %pgqueuer%'"
+                )
+            )
+            assert len(ended.all()) == 1
+        async with asyncio.timeout(LIMIT_S):
+            while not await listens(database):
+                await asyncio.sleep(0.01)

@@ -8,14 +8,18 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event, update
+from sqlalchemy import event, text, update
 from sqlmodel import col
 
+from app.dispatch import Route
 from app.errors import Overloaded
 from app.jobs import JobRequest
+from app.provider.cog import Cog
+from app.work import Station
 from db.jobs import find_next_job, turn_of, wake_waiting
 from db.states import JobState
 from db.tables import Job
+from tests.conftest import becomes
 from tests.flow.conftest import TONE, OpenStage, Stage
 
 RAIN = {"kind": "sound_effect", "input": {"prompt": "rain"}}
@@ -138,6 +142,32 @@ async def test_a_job_that_only_others_can_begin_does_not_stand_before_ours(stage
             )
         assert found is not None
         assert found.id == ours
+
+
+async def test_fault_61_rows_whose_items_were_all_lost_are_found_by_the_sweep(line: Stage) -> None:
+    """Fault 61: the rows are the truth. Rule 7 of the engine: it is also how a restart finds its work."""
+    ids = {await submitted(line) for _ in range(5)}
+    database = line.runtime.line.database
+    if not database.is_sqlite:
+        # In memory there is none yet: nobody worked when the jobs came.
+        async with database.transaction() as tx:
+            await tx.execute(text("DELETE FROM pgqueuer"))
+    working = asyncio.create_task(line.runtime.worker.run())
+    await becomes(lambda: len(line.fake.predictions) == 5)
+    line.runtime.worker.stop()
+    await working
+    assert {job.id for job in await started(line)} == ids
+
+
+async def test_a_worker_that_can_ask_nobody_takes_no_dispatch_items_from_those_that_can(
+    stage_on: OpenStage,
+) -> None:
+    cog = Cog(urls={})
+    async with stage_on(ports={"routes": {"cog": Route(cog, is_asked=False)}}) as line:
+        stations = line.runtime.worker.stations
+        # Alone on SQLite it must tell the job's caller why nothing begins.
+        assert (Station.DISPATCH in stations) == line.runtime.line.database.is_sqlite
+        assert {Station.APPLY, Station.FINISH} <= set(stations)
 
 
 async def test_two_dispatchers_take_two_jobs(line: Stage) -> None:

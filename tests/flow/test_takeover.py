@@ -15,10 +15,8 @@ from starlette.types import Receive, Scope, Send
 from app.work import Station
 from app.work.pulse import Pulse
 from app.worker import BEAT_S, DEAD_AFTER
-from db.jobs import claim_job
 from db.processes import beat
 from db.session import Database
-from db.states import JobState
 from db.tables import Attempt, Job, Process
 from tests.conftest import becomes
 from tests.fakes.provider import Drop
@@ -35,9 +33,11 @@ async def heard(line: Stage, process_id: str, at: datetime) -> None:
 
 
 async def take_over(line: Stage) -> None:
-    """What a process does each second that has been alive for long enough."""
-    now = datetime.now(UTC)
-    await line.runtime.worker._take_over(now - DEAD_AFTER, now)
+    """A beat of a process that has been alive for long enough to judge others."""
+    worker = line.runtime.worker
+    worker._heard_at = await worker.beat()
+    worker._beating_since = worker._heard_at - 2 * DEAD_AFTER
+    await worker._keep_beating()
 
 
 async def finishing(line: Stage, by: str) -> str:
@@ -46,18 +46,8 @@ async def finishing(line: Stage, by: str) -> str:
     await line.fake.finish(prediction_id, output=TONE)
     for item in await line.ledger():
         await line.runtime.inbox.step(item["id"])
-    now = datetime.now(UTC)
-    async with line.runtime.line.database.transaction() as tx:
-        taken = await claim_job(
-            tx,
-            job_id,
-            JobState.FINISHING,
-            lease="lease_of_other",
-            by=by,
-            now=now,
-            lease_s=LONG_AGO.total_seconds(),
-        )
-    assert taken is not None
+    until = datetime.now(UTC) + LONG_AGO
+    await line.change(Job, job_id, lease="lease_of_other", leased_by=by, lease_until=until, crashes=1)
     return job_id
 
 
@@ -196,3 +186,26 @@ async def test_fault_53_a_finisher_that_is_stopped_gives_its_job_back_at_once(st
         stalling.open.set()
         await line.drain()
         assert await line.state(job_id) == "succeeded"
+
+
+async def test_fault_53_what_was_handed_back_is_no_attempt_of_the_jobs(stage_on: OpenStage) -> None:
+    """Fault 53: of its two attempts the job has both, also after a stop in the middle of one."""
+    async with stage_on(routes=("cog",), max_attempts=2) as line:
+        job_id = await line.ask()
+        await line.drain()
+        [attempt] = await line.attempts()
+        await line.change(Attempt, attempt.id, owner=OTHER)
+        assert await line.runtime.recovery.hand_back(OTHER) == 1
+        line.cog.running.clear()  # it went with its server
+        await line.drain()
+        job = await line.read(job_id)
+        assert job["state"] == "running", "due again at once, not after a pause"
+        for _ in range(2):
+            [prediction] = list(line.cog.running)
+            await line.cog.finish(prediction, error="out of memory")
+            await line.drain()
+            await line.hurry()
+            await line.drain()
+        job = await line.read(job_id)
+        assert (job["state"], job["error"]["code"]) == ("failed", "prediction_failed")
+        assert [each["status"] for each in job["attempts"]] == ["lost", "failed", "failed"]

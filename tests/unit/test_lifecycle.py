@@ -65,6 +65,7 @@ EVERY_NEWS: list[News] = [
     Silence("quiet"),
     Silence("deadline", whole_job=True),
     Silence("its worker died", worker_died=True),
+    Silence("its worker stopped", worker_died=True, handed_back=True),
 ]
 EVERY_STANDING = [
     standing(status, state, number=number, deadline_at=deadline_at)
@@ -286,3 +287,20 @@ def test_the_next_check_is_always_in_the_future(age_s: float, silence_s: float, 
     at = NOW + timedelta(seconds=age_s)
     due = next_check(NOW, at, silence_s=silence_s, limit_s=limit_s)
     assert due > at or age_s < limit_s <= age_s + 1e-5
+
+
+@pytest.mark.parametrize("number", [1, MOST, 100])
+def test_an_attempt_that_was_handed_back_is_followed_by_another_at_once_however_many_there_were(
+    number: int,
+) -> None:
+    """Fault 53: whoever restarts a service does not use up its jobs' attempts."""
+    news = Silence("its worker stopped", worker_died=True, handed_back=True)
+    decision = decide(standing(number=number), news, NOW)
+    assert decision == TryAgain(AttemptStatus.LOST, "handed back: its worker stopped", 0.0)
+
+
+def test_nothing_is_handed_back_past_the_deadline() -> None:
+    news = Silence("its worker stopped", worker_died=True, handed_back=True)
+    decision = decide(standing(deadline_at=NOW), news, NOW)
+    assert isinstance(decision, Fail)
+    assert decision.code == "deadline_exceeded"
