@@ -243,10 +243,12 @@ class Finisher:
         now = datetime.now(UTC)
         async with self._line.database.transaction() as tx:
             attempts = await attempt_rows.list_attempts(tx, job.id)
-            spent = len(attempts) >= self._line.settings.max_attempts
-            if not spent and now < job.deadline_at:
+            again = len(attempts) < self._line.settings.max_attempts and now < job.deadline_at
+            if again:
                 await self._line.requeue_job(tx, job.id, reason=error.message, now=now, lease=lease)
-                return
+        if again:
+            self._line.reach(CrashPoint.OUTPUT_ASKED_AGAIN)
+            return
         await self._fail(job, lease, error.code, error.message)
 
     async def _postpone(self, job: Job, lease: str, error: TransientError | TimeoutError) -> None:
@@ -269,6 +271,7 @@ class Finisher:
                 run_after=min(now + timedelta(seconds=wait_s), job.deadline_at),
                 waiting_reason=message,
             )
+        self._line.reach(CrashPoint.FINISH_POSTPONED)
 
     async def _fail(self, job: Job, lease: str, code: str, message: str) -> None:
         log.warning("job.failed", code=code, reason=message)
@@ -276,6 +279,7 @@ class Finisher:
             await self._line.end_job(
                 tx, job, JobState.FAILED, lease=lease, now=datetime.now(UTC), code=code, message=message
             )
+        self._line.reach(CrashPoint.FINISH_FAILED)
 
 
 class _LostRace(AppError):

@@ -130,6 +130,8 @@ class Jobs:
                 for attempt in await attempt_rows.list_attempts(tx, job_id):
                     await attempt_rows.note_attempt(tx, attempt.id, check_at=now)
                 self._line.notifier.announce(tx, RECOVERY)
+        if moved:
+            self._line.reach(CrashPoint.JOB_CANCELED)
         view = await self.get(job_id)
         if not moved and view.job.state != JobState.CANCELED:
             raise Conflict(f"the job has ended as {view.job.state}")
