@@ -333,6 +333,7 @@ class Dispatcher:
             if waits:
                 await append_event(tx, job.id, "job.waiting", at=now, status="queued", reason=reason)
                 self._line.hint_job(tx, job.id)
+        self._line.reach(CrashPoint.ATTEMPT_WITHDRAWN)
 
     async def _find_attempt(self, attempt_id: str) -> Attempt | None:
         async with self._line.database.reading() as tx:

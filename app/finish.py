@@ -47,7 +47,7 @@ from db.tables import Asset, Attempt, Job
 log = structlog.get_logger()
 
 RENEWALS = 3
-"""Renewals of a lease in its time: an event loop that is blocked for 5 s of the 7 still holds its leases,
+"""Renewals of a lease in its time: an event loop that is blocked for 5 s of the 15 still holds its leases,
 also when it was about to renew them."""
 RETRY_S = 5.0
 """Pause before finishing is tried again, where nobody said how long to wait."""
@@ -252,10 +252,12 @@ class Finisher:
         now = self._line.clock.now()
         async with self._line.database.transaction() as tx:
             attempts = await attempt_rows.list_attempts(tx, job.id)
-            spent = len(attempts) >= self._line.settings.max_attempts
-            if not spent and now < job.deadline_at:
+            again = len(attempts) < self._line.settings.max_attempts and now < job.deadline_at
+            if again:
                 await self._line.requeue_job(tx, job.id, reason=error.message, now=now, lease=lease)
-                return
+        if again:
+            self._line.reach(CrashPoint.OUTPUT_ASKED_AGAIN)
+            return
         await self._fail(job, lease, error.code, error.message)
 
     async def _postpone(self, job: Job, lease: str, error: TransientError | TimeoutError) -> None:
@@ -279,6 +281,7 @@ class Finisher:
                 run_after=min(now + timedelta(seconds=wait_s), job.deadline_at),
                 waiting_reason=message,
             )
+        self._line.reach(CrashPoint.FINISH_POSTPONED)
 
     async def _fail(self, job: Job, lease: str, code: str, message: str) -> None:
         log.warning("job.failed", code=code, reason=message)
@@ -286,6 +289,7 @@ class Finisher:
             await self._line.end_job(
                 tx, job, JobState.FAILED, lease=lease, now=self._line.clock.now(), code=code, message=message
             )
+        self._line.reach(CrashPoint.FINISH_FAILED)
 
 
 class _LostRace(AppError):

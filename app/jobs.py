@@ -160,6 +160,8 @@ class Jobs:
 
         # Idempotent: canceling what is canceled already is answered alike.
         moved = await self._line.database.transact(end, is_idempotent=True)
+        if moved:
+            self._line.reach(CrashPoint.JOB_CANCELED)
         view = await self.get(job_id)
         if not moved and view.job.state != JobState.CANCELED:
             raise Conflict(f"the job has ended as {view.job.state}")

@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from app.backoff import jittered
+from app.crash_points import CrashPoint
 from app.errors import AppError
 from app.lifecycle import Advance, Decision, Fail, Finish, Ignore, News, TryAgain, next_check
 from app.line import Line
@@ -144,6 +145,7 @@ class Moves:
             else:
                 decision = Fail(AttemptStatus.FAILED, error.code, error.message)
             await self.carry_out(tx, decision, job, attempt, Prediction(None, "failed"), now)
+        self._line.reach(CrashPoint.ATTEMPT_REFUSED)
 
 
 def _known_of(news: News, attempt: Attempt, now: datetime) -> dict[str, Any]:

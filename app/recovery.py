@@ -216,6 +216,7 @@ class Recovery:
         if prediction.id and attempt.prediction_id is None:
             async with self._line.database.transaction() as tx:
                 await attempt_rows.note_attempt(tx, attempt.id, prediction_id=prediction.id)
+            self._line.reach(CrashPoint.PREDICTION_FOUND)
         await self._inbox.receive_news(DeliverySource.POLL, attempt, prediction.raw)
         if ended:
             await self._check_later(attempt, now)
@@ -302,6 +303,7 @@ class Recovery:
         try:
             async with asyncio.timeout(ASK_LIMIT_S):
                 await self._providers[attempt.provider].cancel(prediction_id)
+            self._line.reach(CrashPoint.PREDICTION_CANCELED)
         except (AppError, TimeoutError) as exc:
             log.warning("attempt.cancel_failed", reason=str(exc))
 

@@ -11,7 +11,7 @@ import io
 import secrets
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,12 +23,24 @@ import soundfile
 
 from app.crash_points import CrashPoint
 from tests.conftest import TEMPLATE, PostgresServer
-from tests.crash.child import Child
-from tests.fakes.provider import SECRET, TOKEN, FakeReplicate, served
+from tests.crash.child import END_LIMIT_S, Child, until
+from tests.fakes.provider import SECRET, TOKEN, Drop, FakeReplicate, invalid, served, throttled
 
 pytestmark = [pytest.mark.real, pytest.mark.asyncio(loop_scope="module")]
 
-POINTS = list(CrashPoint)
+ASIDE = {
+    CrashPoint.PREDICTION_CANCELED: ("canceled", None),
+    CrashPoint.JOB_CANCELED: ("canceled", None),
+    CrashPoint.ATTEMPT_WITHDRAWN: ("succeeded", None),
+    CrashPoint.ATTEMPT_REFUSED: ("failed", "provider_rejected"),
+    CrashPoint.FINISH_POSTPONED: ("succeeded", None),
+    CrashPoint.FINISH_FAILED: ("failed", "audio_rejected"),
+    CrashPoint.OUTPUT_ASKED_AGAIN: ("succeeded", None),
+    CrashPoint.PREDICTION_FOUND: ("succeeded", None),
+}
+"""Points that a job only meets when something goes otherwise, and how it ends then."""
+CANCELED = {CrashPoint.JOB_CANCELED, CrashPoint.PREDICTION_CANCELED}
+POINTS = [point for point in CrashPoint if point not in ASIDE]
 UNPROVEN = POINTS[: POINTS.index(CrashPoint.DELIVERY_APPLIED) + 1]
 """Up to here an embedded worker, which dies with the service, may take the prediction along."""
 WITHOUT_HOOK = {CrashPoint.PREDICTION_CREATED, CrashPoint.PREDICTION_STORED, CrashPoint.POLL_ANSWERED}
@@ -115,13 +127,97 @@ async def test_a_job_ends_once_when_the_service_dies_at(house: House, point: Cra
         assert len(ids) <= (2 if point in UNPROVEN else 1)
 
 
+@pytest.mark.parametrize("point", ASIDE)
+async def test_a_job_that_meets_trouble_ends_once_when_the_service_dies_at(
+    house: House, point: CrashPoint
+) -> None:
+    """Fault 9, Fault 34, Fault 52, Fault 57: a cancel, a refusal, a broken answer, an output that is gone."""
+    child, fake = house.child, house.fake
+    if fake is None:
+        pytest.skip("the troubles here are a hosted provider's")
+    if not child.is_alive:
+        await child.start()
+    known = set(fake.predictions)
+    _prepare(fake, point)
+    child.arm(point)
+    async with _meeting_trouble(fake, point):
+        job_id = await child.submit(key=f"aside-{point}")
+        assert job_id is not None
+        if point in CANCELED:
+            await _cancel_once_begun(child, job_id)
+        await child.dies()
+        fake.outputs_down = False
+        await child.start()
+        job = await child.ended(job_id)
+    state, code = ASIDE[point]
+    assert (job["state"], (job["error"] or {}).get("code")) == (state, code), job
+    await child.assert_ended_once(job)
+    if state == "succeeded":
+        await child.assert_succeeded_once(job)
+    made = set(fake.predictions) - known
+    assert made <= {attempt["prediction_id"] for attempt in job["attempts"]}
+    assert len(made) == {"provider_rejected": 0}.get(code or "", 1 + (point is CrashPoint.OUTPUT_ASKED_AGAIN))
+    # Also what was canceled has come to its end at the provider: nobody goes on paying for it.
+    await until(lambda: not fake.live(), END_LIMIT_S)
+    child.assert_only_living_folders()
+
+
+def _prepare(fake: FakeReplicate, point: CrashPoint) -> None:
+    """What has to go otherwise, so that a job meets this point."""
+    fake.lose_hooks = frozenset({"start", "completed"} if point is CrashPoint.PREDICTION_FOUND else ())
+    fake.outputs_down = point is CrashPoint.FINISH_POSTPONED
+    if point is CrashPoint.ATTEMPT_WITHDRAWN:
+        fake.script("create", throttled(1))
+    elif point is CrashPoint.ATTEMPT_REFUSED:
+        fake.script("create", invalid("prompt", "not this one"))
+    elif point is CrashPoint.PREDICTION_FOUND:
+        fake.script("create", Drop(after=True))
+
+
 @asynccontextmanager
-async def _completing(house: House, *, delayed: bool) -> AsyncIterator[asyncio.Event]:
-    """The provider at work; `delayed` until the event is set."""
+async def _meeting_trouble(fake: FakeReplicate, point: CrashPoint) -> AsyncIterator[None]:
+    """The provider at work. What is to be canceled never ends by itself."""
+    good = fake.keep_output("noise.wav", _noise())
+    page = fake.keep_output("page.wav", b"<html>Sign in</html>")
+    outputs = {CrashPoint.FINISH_FAILED: [page], CrashPoint.OUTPUT_ASKED_AGAIN: [f"{good}.gone"]}.get(
+        point, []
+    )
+
+    async def complete() -> None:
+        while point not in CANCELED:
+            for prediction_id in fake.live():
+                await fake.finish(prediction_id, output=outputs.pop(0) if outputs else good)
+            await asyncio.sleep(0.02)
+
+    task = asyncio.create_task(complete())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait({task})
+
+
+async def _cancel_once_begun(child: Child, job_id: str) -> None:
+    job: dict[str, Any] = {"attempts": []}
+    async with asyncio.timeout(END_LIMIT_S):
+        while not any(attempt["prediction_id"] for attempt in job["attempts"]):
+            job = (await child.client.get(f"/v1/jobs/{job_id}")).json()
+    # It may die before it can answer.
+    with suppress(httpx.TransportError):
+        await child.client.post(f"/v1/jobs/{job_id}/cancel")
+
+
+def _noise() -> bytes:
     sound = io.BytesIO()
     noise = np.random.default_rng(7).normal(0, 0.1, 24_000).astype(np.float32)
     soundfile.write(sound, noise, 24_000, format="WAV")
-    output = house.fake.keep_output("noise.wav", sound.getvalue()) if house.fake else ""
+    return sound.getvalue()
+
+
+@asynccontextmanager
+async def _completing(house: House, *, delayed: bool) -> AsyncIterator[asyncio.Event]:
+    """The provider at work; `delayed` until the event is set."""
+    output = house.fake.keep_output("noise.wav", _noise()) if house.fake else ""
     begin = asyncio.Event()
     if not delayed:
         begin.set()

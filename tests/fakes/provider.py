@@ -142,6 +142,8 @@ class FakeReplicate:
     """Merged into every new prediction (`{"status": "aborted"}`); `...` as a value removes the key."""
     input_types: dict[str, type] = field(default_factory=dict)
     """The model's input schema: another type is a 422 that names the field."""
+    outputs_down: bool = False
+    """Outputs are a 503."""
     next_host: str | None = None
     """When set, the list's `next` addresses are on this host."""
     hook_tries: int = 4
@@ -368,6 +370,8 @@ class FakeReplicate:
 
     async def _output(self, request: Request) -> Response:
         self.seen.append(Seen("GET", request.url.path, dict(request.headers), b""))
+        if self.outputs_down:
+            return problem(503, "Unavailable", "the outputs are away")
         found = self._outputs.get(request.path_params["name"])
         return Response("expired", 404) if found is None else Response(found[0], 200, media_type=found[1])
 

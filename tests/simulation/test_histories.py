@@ -29,7 +29,7 @@ from app.provider.base import Prediction
 from db.states import AttemptStatus, DeliveryOutcome, JobState
 from tests.simulation.world import MAX_ATTEMPTS, Hook, Law, World
 
-HISTORIES = int(os.environ.get("SIMULATION_HISTORIES") or 1000)
+HISTORIES = int(os.environ.get("SIMULATION_HISTORIES") or 600)
 STEPS = 40
 CHUNK = 500
 WORDS = {

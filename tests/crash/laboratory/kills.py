@@ -21,6 +21,7 @@ from tests.crash.laboratory.world import World
 HUNT_S = 1.0
 """How long a victim that lives for milliseconds (ffmpeg) is looked for before another is taken."""
 HUNT_LOOK_S = 0.004
+STARTS_KILLED = 0.25
 ODDS = {"process": 40, "cog server": 15, "cog worker": 15, "ffmpeg": 15, "machine": 15}
 
 
@@ -59,10 +60,12 @@ class Killer:
     async def _kill_one(self, kind: str) -> Kill | None:
         if kind == "machine":
             machine = self._dice.choice(self.world.machines)
-            return await self._strike(machine.name, machine.members, machine.tree)
-        member = self._dice.choice(self.world.members)
+            spared = self._spares(machine.members)
+            return None if spared else await self._strike(machine.name, machine.members, machine.tree)
         if kind == "process":
-            return await self._strike(member.name, [member], lambda: member.tree()[:1])
+            member = self._dice.choice(self.world.members)
+            spared = self._spares([member])
+            return None if spared else await self._strike(member.name, [member], lambda: member.tree()[:1])
         found = (
             await self._hunt() if kind == "ffmpeg" else [each for each in self._children() if _is(kind, each)]
         )
@@ -70,6 +73,11 @@ class Killer:
             return None
         victim = self._dice.choice(found)
         return await self._strike(kind, [], lambda: [victim])
+
+    def _spares(self, members: list[Member]) -> bool:
+        """Most starts get through: who is always killed while it starts has nothing to lose any more."""
+        starting = all(member.process_id() is None for member in members)
+        return starting and self._dice.random() > STARTS_KILLED
 
     def _children(self) -> list[psutil.Process]:
         return [process for member in self.world.members for process in member.tree()[1:]]

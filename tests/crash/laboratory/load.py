@@ -16,7 +16,7 @@ from sqlmodel import col
 from db.tables import Job
 from tests.crash.laboratory.world import World
 
-PAUSE_S = 0.05
+PAUSE_S = 0.2
 LONGEST_S = 8.0
 """An effect of this length keeps an engine of ours busy for about half a second: long enough to die in."""
 MOST_WAITING = 16

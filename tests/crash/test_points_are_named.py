@@ -1,0 +1,94 @@
+"""Every commit of the service and every call to somebody outside has a moment of death, or a reason for none.
+
+The tables here are read beside the code: a function that begins to commit, or to call out, and is not in them
+fails the test. Whoever adds one says where a kill there is tried, or why it need not be.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from app.crash_points import CrashPoint
+from tests.crash.child import ROOT
+
+P = CrashPoint
+COMMITS: dict[str, CrashPoint | str] = {
+    "dispatch.step": P.ATTEMPT_COMMITTED,
+    "dispatch._created": P.PREDICTION_STORED,
+    "dispatch._look_soon": "only moves the time of the next look, which comes anyway",
+    "dispatch._withdraw": P.ATTEMPT_WITHDRAWN,
+    "finish.step": P.FINISH_CLAIMED,
+    "finish._let_go": "gives back a lease that would run out",
+    "finish._keep": "renews a lease; a death before or after it is a death under a lease",
+    "finish._succeed": P.JOB_FINISHED,
+    "finish._ask_again": P.OUTPUT_ASKED_AGAIN,
+    "finish._postpone": P.FINISH_POSTPONED,
+    "finish._fail": P.FINISH_FAILED,
+    "inbox._postpone": "only moves the time of the next try",
+    "inbox._quarantine": "settles a delivery that moves nothing",
+    "inbox._apply": P.DELIVERY_APPLIED,
+    "jobs.submit": P.JOB_COMMITTED,
+    "jobs.cancel": P.JOB_CANCELED,
+    "jobs.retry": "a job like any other: JOB_COMMITTED proves what follows",
+    "moves.refuse_attempt": P.ATTEMPT_REFUSED,
+    "recovery._heard": P.PREDICTION_FOUND,
+    "recovery._check_later": "only moves the time of the next look",
+    "wiring._own_secret": "made once, by whoever comes first",
+    "worker.beat": "says that the process is alive",
+    "worker.adopt": "done again by the next life, to the same effect",
+    "worker._forget_old_keys": "forgets what nobody asks for any more",
+}
+CALLS: dict[str, CrashPoint | str] = {
+    "dispatch._create": P.PREDICTION_CREATED,
+    "dispatch._stop_paying": "PREDICTION_CANCELED proves a cancel that nobody stored",
+    "finish._fetch": P.OUTPUT_FETCHED,
+    "finish._trim": P.OUTPUT_TRIMMED,
+    "finish._store": P.OUTPUT_STORED,
+    "inbox.receive": P.DELIVERY_COMMITTED,
+    "recovery._ask": P.POLL_ANSWERED,
+    "recovery._cancel": P.PREDICTION_CANCELED,
+}
+"""`inbox.receive` hands the row to the group commit, whose writer is in db."""
+CALL = re.compile(
+    r"provider(s\[[^\]]+\])?\.(create|get|find|cancel)\(|\.(outbound|storage|audio)\.(download|post|put|trim)\w*\("
+    r"|_group\.submit\("
+)
+NO_STATIONS = {"cli", "web", "engines", "provider", "outbound"}
+"""They hold no rows: the web and the commands call `jobs` and `inbox`, the rest are what is called."""
+
+
+def functions() -> Iterator[tuple[str, str]]:
+    """Every function of the service, as `module.function`, and its text."""
+    for path in sorted((ROOT / "app").rglob("*.py")):
+        if NO_STATIONS.isdisjoint(path.relative_to(ROOT / "app").parts):
+            yield from functions_of(path)
+
+
+def functions_of(path: Path) -> Iterator[tuple[str, str]]:
+    text = path.read_text()
+    lines = text.splitlines()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield f"{path.stem}.{node.name}", "\n".join(lines[node.lineno - 1 : node.end_lineno])
+
+
+def test_every_commit_has_a_moment_of_death_or_a_reason_for_none() -> None:
+    """Fault 52."""
+    found = {name for name, text in functions() if ".transaction()" in text}
+    assert found == set(COMMITS)
+
+
+def test_every_call_to_somebody_outside_has_one_too() -> None:
+    """Fault 52."""
+    found = {name for name, text in functions() if CALL.search(text)}
+    assert found == set(CALLS)
+
+
+def test_every_moment_is_in_the_tables_and_in_the_code() -> None:
+    told = {point for point in [*COMMITS.values(), *CALLS.values()] if isinstance(point, CrashPoint)}
+    assert set(CrashPoint) - told == {P.DELIVERY_PARSED}, "between two commits, and no call"
+    reached = {name for _, text in functions() for name in re.findall(r"reach\(CrashPoint\.(\w+)\)", text)}
+    assert reached == {point.name for point in CrashPoint}
