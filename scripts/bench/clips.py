@@ -1,9 +1,9 @@
 """Clips a second, hook to stored: two workers on two cores beside one on one, PostgreSQL and SQLite.
 
-The webhooks of N jobs are stored; the workers start, fetch each 10 s mp3 from a file server on this machine,
-trim, measure and store it, and commit its end. "One core" means that everything is on it, the database and
-the file server too; "two cores" that everything is on two. The rate is that between the first and the last
-tenth. SQLite has one process: there it is one `serve` whose stations may use one core or two.
+The webhooks of N jobs are stored; the workers start, fetch each 10 s mp3 from a file server on this
+machine, trim, measure and store it, and commit its end. "One core" means that everything is on it, the
+database and the file server too; "two cores" that everything is on two. The rate is that between the first
+and the last tenth. SQLite has one process: there it is one `serve` whose stations may use one core or two.
 """
 
 from __future__ import annotations
@@ -15,7 +15,17 @@ from pathlib import Path
 
 import psutil
 from ground import (
-    Figure, Postgres, Skipped, cores, durable_postgres, median, migrate, pin, run_bench, skipped, two_cores,
+    Figure,
+    Postgres,
+    Skipped,
+    cores,
+    durable_postgres,
+    median,
+    migrate,
+    pin,
+    run_bench,
+    skipped,
+    two_cores,
 )  # fmt: skip
 from machines import await_ended, clip_server, machines, make_waiting, steady_rate
 
@@ -44,7 +54,9 @@ def measure(quick: bool) -> list[Figure]:
                 costs.append(1000 * cpu_s)
     figures.append(_scaled("clips, SQLite, one process", rates))
     figures.append(
-        Figure(3, "CPU of the whole service per clip", median(costs), "ms", note="process tree, hook to stored")
+        Figure(
+            3, "CPU of the whole service per clip", median(costs), "ms", note="process tree, hook to stored"
+        )
     )
     return figures
 
@@ -54,9 +66,7 @@ def _scaled(name: str, rates: dict[int, list[float]]) -> Figure:
     return Figure(4, name, two, "/s", "one core", one, two / one, 1.7, 1.9)
 
 
-def _postgres_run(
-    postgres: Postgres, url: str, files_pid: int, port: int, count: int, workers: int
-) -> float:
+def _postgres_run(postgres: Postgres, url: str, files_pid: int, port: int, count: int, workers: int) -> float:
     wanted = cores()[:workers]
     with tempfile.TemporaryDirectory(prefix="reprise-bench-") as name:
         folder = Path(name)
