@@ -129,10 +129,11 @@ class Jobs:
         self._closing = True
         self._line.notifier.publish_all()
 
-    async def list_jobs(self, wanted: JobFilter, *, limit: int) -> list[JobView]:
-        """Newest first; page on with the last id as `before_id`."""
+    async def list_jobs(self, wanted: JobFilter, *, limit: int) -> tuple[list[JobView], str | None]:
+        """Newest first, and the `before_id` of the next page; None when there is none."""
         async with self._line.database.reading() as tx:
-            return await self._views.of(tx, await job_rows.list_jobs(tx, wanted, limit=limit))
+            jobs, before_id = await job_rows.list_jobs(tx, wanted, limit=limit)
+            return await self._views.of(tx, jobs), before_id
 
     async def list_events(self, job_id: str, *, after_seq: int = 0, limit: int = 1000) -> list[Event]:
         """The job's events after `after_seq`. Raises NotFound."""

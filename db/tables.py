@@ -59,11 +59,16 @@ class Job(Table, table=True):
     __table_args__ = (
         Index("ix_jobs_due", "state", "run_after"),
         Index("ix_jobs_deadline", "state", "deadline_at"),
-        Index("ix_jobs_kind_id", "kind", "id"),
         # Without those that wait for a slot: a hundred thousand may stand before the next one that is due.
         Index("ix_jobs_turn", "state", "tenant", "turn_at", "run_after", **_partial("waiting_for IS NULL")),
         Index("ix_jobs_waiting", "waiting_for", "tenant", "turn_at", **_partial("waiting_for IS NOT NULL")),
         Index("ix_jobs_started", "tenant", "started_at"),
+        # Lists, newest first, by whatever narrows them: with any of these left out, a page of a rare kind
+        # or state would be looked for among all jobs.
+        Index("ix_jobs_created_at", "created_at"),
+        Index("ix_jobs_state_created_at", "state", "created_at"),
+        Index("ix_jobs_kind_created_at", "kind", "created_at"),
+        Index("ix_jobs_kind_state_created_at", "kind", "state", "created_at"),
     )
 
     id: str = Field(primary_key=True, max_length=64)

@@ -4,7 +4,7 @@ Every command is an edge: it parses, says one thing to the service over HTTP, an
 codes are the same for all: 0 ok, 1 failed, 2 usage, 3 not found, 4 job failed, 5 timed out. Results go to
 stdout, everything else to stderr; `--json` is for machines.
 
-Read `connection` first (where the service is), then `calls` (what is said to it). `keys` and `bench` are not
+Read `connection` first (where the service is), then `calls` (what is said to it). `keys` is not
 built yet.
 """
 
@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
+from app.cli.bench import bench
 from app.cli.calls import Exit, ending
 from app.cli.demo import demo
 from app.cli.doctor import doctor
@@ -32,7 +33,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _command in (serve, worker, gpu_worker, request, recover, doctor, demo, migrate):
+for _command in (serve, worker, gpu_worker, request, recover, doctor, demo, migrate, bench):
     cli.command(epilog=EXIT_CODES)(_command)
 cli.add_typer(jobs, name="jobs", epilog=EXIT_CODES)
 cli.add_typer(deliveries, name="deliveries", epilog=EXIT_CODES)

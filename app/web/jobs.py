@@ -82,7 +82,11 @@ async def list_jobs(
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> JobPage:
-    """Jobs, newest first; `next_cursor` leads to the next page."""
+    """Jobs, newest first; `next_cursor` leads to the next page.
+
+    A page with `q` looks through at most 10,000 jobs: it may hold fewer than `limit`, even none, while
+    `next_cursor` says that there is more to look through.
+    """
     wanted = JobFilter(
         state=JobState(state) if state else None,
         kind=kind,
@@ -91,9 +95,9 @@ async def list_jobs(
         text=q,
         before_id=unpack_cursor(cursor, "job"),
     )
-    views = await runtime.jobs.list_jobs(wanted, limit=limit + 1)
-    more = pack_cursor(views[limit - 1].job.id) if len(views) > limit else None
-    return JobPage(items=[JobOut.of(view, runtime.links) for view in views[:limit]], next_cursor=more)
+    views, before_id = await runtime.jobs.list_jobs(wanted, limit=limit)
+    more = pack_cursor(before_id) if before_id else None
+    return JobPage(items=[JobOut.of(view, runtime.links) for view in views], next_cursor=more)
 
 
 @router.get("/{job_id}", responses=NOT_FOUND)

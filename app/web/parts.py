@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -15,6 +16,8 @@ from pydantic import AfterValidator, AwareDatetime
 
 from app.errors import RequestError
 from app.wiring import Runtime
+
+_DIGITS = re.compile("[0-9a-f]{32}", re.ASCII)
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -58,6 +61,6 @@ def unpack_cursor(cursor: str | None, prefix: str) -> str | None:
     except (ValueError, binascii.Error) as exc:
         raise BadCursor("cursor: not a cursor of this service") from exc
     digits = last_id.removeprefix(f"{prefix}_")
-    if digits == last_id or len(digits) != 32 or not digits.isalnum():
+    if digits == last_id or not _DIGITS.fullmatch(digits):
         raise BadCursor("cursor: not a cursor of this list")
     return last_id

@@ -1,7 +1,9 @@
-"""A provider's file server, for benches: `GET /clip/N` is a clip at once, `GET /slow/N` one that never ends.
+"""A provider's file server, for benches: `GET /clip/N` is a clip at once, `GET /slow/N` one that never
+ends.
 
-Says on stdout which port it took, then one line for each request to `/slow`: the peer's port and a monotonic
-time in nanoseconds. A second request for the same slow clip is answered whole: the first who asked is dead.
+Says on stdout which port it took, then one line for each request to `/slow`: the peer's port and a
+monotonic time in nanoseconds. A second request for the same slow clip is answered whole: the first who
+asked is dead.
 """
 
 from __future__ import annotations
@@ -27,8 +29,8 @@ class Clips:
                 return
             clip = self._clips[f"{int(number) % len(self._clips):04d}"]
             writer.write(
-                b"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
-                % len(clip)
+                b"HTTP/1.1 200 OK\r\ncontent-type: audio/mpeg\r\nconnection: close\r\n"
+                b"content-length: %d\r\n\r\n" % len(clip)
             )
             if kind == "slow":
                 print(writer.get_extra_info("peername")[1], time.monotonic_ns(), flush=True)

@@ -1,9 +1,9 @@
 """Clips a second, hook to stored: two workers on two cores beside one on one, PostgreSQL and SQLite.
 
-The webhooks of N jobs are stored; the workers start, fetch each 10 s mp3 from a file server on this machine,
-trim, measure and store it, and commit its end. "One core" means that everything is on it, the database and
-the file server too; "two cores" that everything is on two. The rate is that between the first and the last
-tenth. SQLite has one process: there it is one `serve` whose stations may use one core or two.
+The webhooks of N jobs are stored; the workers start, fetch each 10 s mp3 from a file server on this
+machine, trim, measure and store it, and commit its end. "One core" means that everything is on it, the
+database and the file server too; "two cores" that everything is on two. The rate is that between the first
+and the last tenth. SQLite has one process: there it is one `serve` whose stations may use one core or two.
 """
 
 from __future__ import annotations

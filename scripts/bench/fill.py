@@ -1,7 +1,7 @@
 """A database filled with jobs in bulk, as years of use would leave it: for the benches of size.
 
-Ids are UUIDv7 of the time at which the job was made, as the product's are. One job in ten thousand is queued,
-one in ten thousand running, 4 % failed, 2 % canceled, the rest succeeded; three kinds; one job every 5 s.
+Ids are UUIDv7 of the time at which the job was made, as the product's are. One job in two hundred is
+queued, one running, 4 % failed, 2 % canceled, the rest succeeded; three kinds; one job every 5 s.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from db.session import dsn_of
 KINDS = ("sound_effect", "background_music", "speech")
 WORDS = ("rain", "tin", "roof", "calm", "piano", "river", "night", "train", "bell", "wind", "glass", "step")
 APART = timedelta(seconds=5)
-COLUMNS = ("id", "kind", "state", "progress", "input", "caller_metadata", "provider", "priority", "created_at",
-           "finished_at", "deadline_at", "run_after", "crashes", "seq")  # fmt: skip
+COLUMNS = ("id", "kind", "state", "progress", "input", "caller_metadata", "provider", "priority",
+           "created_at", "finished_at", "deadline_at", "run_after", "crashes", "seq")  # fmt: skip
 
 
 async def fill(url: str, count: int, *, state: str | None = None, seed: int = 1) -> list[str]:
@@ -47,8 +47,9 @@ def _rows(count: int, state: str | None, seed: int) -> Iterator[dict[str, Any]]:
     for number in range(count):
         at = first + number * APART
         draw = pick.random()
-        stands = state or ("queued" if draw < 0.0001 else "running" if draw < 0.0002 else
-                           "failed" if draw < 0.04 else "canceled" if draw < 0.06 else "succeeded")  # fmt: skip
+        stands = state or ("queued" if draw < 0.005 else "running" if draw < 0.01 else
+                           "failed" if draw < 0.05 else "canceled" if draw < 0.07 else
+                           "succeeded")  # fmt: skip
         words = " ".join(pick.choices(WORDS, k=6))
         yield {
             "id": id_of(at, os.urandom(10)), "kind": pick.choice(KINDS), "state": stands, "progress": 0.0,

@@ -1,8 +1,9 @@
-"""CPU from hook to stored of a 10 s mp3 clip, beside bare ffmpeg doing the same trim of the same clip alone.
+"""CPU from hook to stored of a 10 s mp3 clip, beside bare ffmpeg doing the same trim of the same clip
+alone.
 
 Ours is the whole way of one clip in one process: store the webhook, apply it, fetch the clip from a file
-server on this machine, trim, measure and store it, commit the job's end. CPU is user and system time of this
-process and of the children it waited for, so waiting costs nothing. The two take turns, clip by clip.
+server on this machine, trim, measure and store it, commit the job's end. CPU is user and system time of
+this process and of the children it waited for, so waiting costs nothing. The two take turns, clip by clip.
 """
 
 from __future__ import annotations

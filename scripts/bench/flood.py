@@ -1,11 +1,11 @@
-"""Webhooks acknowledged while clips are trimmed at capacity, and what a SIGKILL then costs; beside a plain design.
+"""Webhooks acknowledged while clips are trimmed at capacity, and what a SIGKILL then costs.
 
-A burst of webhooks says that N predictions are done: from then on clips are fetched, trimmed and stored on all
-cores. Once the burst is acknowledged, webhooks of progress of other predictions come at a fixed rate, signed,
-whether the ones before were answered or not; the time of each runs from when it was due. When half of the clips are stored the service is killed
-with SIGKILL and started again; a hook is lost if it was acknowledged and its clip is never stored. The plain
-design (`plain_design.py`: a session a hook, a background task after the reply, blocking ffmpeg) has the same
-load on the same machine, in turn.
+A burst of webhooks says that N predictions are done: from then on clips are fetched, trimmed and stored on
+all cores. Once the burst is acknowledged, webhooks of progress of other predictions come at a fixed rate,
+signed, whether the ones before were answered or not; the time of each runs from when it was due. When half
+of the clips are stored the service is killed with SIGKILL and started again; a hook is lost if it was
+acknowledged and its clip is never stored. The plain design (`plain_design.py`: a session a hook, a
+background task after the reply, blocking ffmpeg) has the same load on the same machine, in turn.
 """
 
 from __future__ import annotations
@@ -198,8 +198,9 @@ class Sender:
 
     async def post(self, path: str, body: bytes, name: str) -> bool:
         """Whether it was answered 2xx."""
+        signed = [f"{key}: {text}" for key, text in sign(name, body).items()]
         lines = [f"POST {path} HTTP/1.1", "host: bench", "content-type: application/json",
-                 f"content-length: {len(body)}", *(f"{key}: {text}" for key, text in sign(name, body).items())]  # fmt: skip
+                 f"content-length: {len(body)}", *signed]  # fmt: skip
         async with self._lanes:
             try:
                 lane = (

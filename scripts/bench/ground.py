@@ -1,8 +1,9 @@
-"""What every bench stands on: figures and their table, a durable PostgreSQL, clips, and processes to measure.
+"""What every bench stands on: figures and their table, a durable PostgreSQL, clips, and processes to
+measure.
 
-A bench is a script with a `measure(quick) -> list[Figure]`; `run_bench` gives it a command line. A figure is
-ours beside its anchor from the same run, with the floor and the aim that it is held against. Nothing here is
-a test: a figure below its floor is printed as such and ends no run.
+A bench is a script with a `measure(quick) -> list[Figure]`; `run_bench` gives it a command line. A figure
+is ours beside its anchor from the same run, with the floor and the aim that it is held against. Nothing
+here is a test: a figure below its floor is printed as such and ends no run.
 """
 
 from __future__ import annotations
@@ -118,6 +119,8 @@ def run_bench(doc: str | None, measure: Callable[[bool], list[Figure]]) -> None:
     from app.logs import configure_logs
 
     configure_logs("console", "error")
+    # So that whatever was started is ended too.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     try:
         figures = measure(given.quick)
     except Skipped as exc:
@@ -273,7 +276,7 @@ def clips_folder() -> Path:
 def make_clips(count: int) -> list[Path]:
     """10 s mono mp3 at 128 kbit/s, 7 s of pink noise between 1.5 s of silence, each of another seed.
 
-    Noise, because a pure tone is cheaper to encode than any sound that somebody would ask for. Made once, kept.
+    Noise, because a pure tone is cheaper to encode than any sound that somebody would ask for. Made once.
     """
     from app.audio import default_binary
 

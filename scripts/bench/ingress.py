@@ -1,7 +1,8 @@
-"""How many signed 2 KB webhooks a second one process stores durably, beside a no-op route of the same server.
+"""How many signed 2 KB webhooks a second one process stores durably, beside a no-op route of the same
+server.
 
-Every webhook is verified, deduplicated by the database and answered after its own commit, which is synced to
-the disk; on PostgreSQL its work item is in that commit. One uvicorn process on one core; `wrk` with 64
+Every webhook is verified, deduplicated by the database and answered after its own commit, which is synced
+to the disk; on PostgreSQL its work item is in that commit. One uvicorn process on one core; `wrk` with 64
 connections, and PostgreSQL (fsync and synchronous_commit on), on the other. The two routes take turns.
 """
 

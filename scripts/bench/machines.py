@@ -1,4 +1,5 @@
-"""Machines for the benches: processes of `reprise` itself, a file server, and jobs that wait for their webhook.
+"""Machines for the benches: processes of `reprise` itself, a file server, jobs that wait for their
+webhook.
 
 Each machine is `reprise serve` or `reprise worker` with a folder of its own, in a process group of its own.
 The jobs are at Replicate, as far as their rows say: the news that ends them comes as a signed webhook.

@@ -1,9 +1,9 @@
 """Resident memory per waiting job: 100,000 queued jobs in a service, and waiters on a job's end.
 
 The service is one process on SQLite whose only provider is away, so that every job waits. The rows are
-written by another process, in bulk; the service finds them by its sweeps. Memory is the resident size of the
-service's process before and after, once it stands still, divided by their number. Waiters are coroutines in
-`Jobs.wait`, one a job, and `GET /v1/jobs/ID?wait=60` over a connection each.
+written by another process, in bulk; the service finds them by its sweeps. Memory is the resident size of
+the service's process before and after, once it stands still, divided by their number. Waiters are
+coroutines in `Jobs.wait`, one a job, and `GET /v1/jobs/ID?wait=60` over a connection each.
 """
 
 from __future__ import annotations
@@ -61,7 +61,9 @@ async def _figures(
     before = await _still(resident)
     _ask(process, {"waiters": ids[:waiters]})
     after = await _still(resident)
-    figures.append(_figure(f"resident, {waiters:,} waiters in the process", before, after, waiters, 8, 3))
+    figures.append(
+        _figure(f"resident, {waiters:,} waiters in the process", before, after, waiters, None, None)
+    )
     _ask(process, {"waiters": []})
     before = await _still(resident)
     held = [await _wait_over_http(port, job_id) for job_id in ids[:connections]]

@@ -1,7 +1,8 @@
 """The plain design, for comparison: what one would write first, without a queue and without an inbox.
 
 A FastAPI route verifies the webhook, opens a SQLModel session, inserts a row and commits; after the reply a
-background task, in a thread as FastAPI does it, fetches the clip, blocks on ffmpeg, and marks the row. SQLite in WAL mode with synchronous=FULL, the same uvicorn settings.
+background task, in a thread as FastAPI does it, fetches the clip, blocks on ffmpeg, and marks the row.
+SQLite in WAL mode with synchronous=FULL, the same uvicorn settings.
 
 Usage: plain_design.py FOLDER; says its port on stdout.
 """

@@ -1,7 +1,9 @@
-"""The same ingress on a disk whose every sync takes 2 ms longer: grouped commits beside a commit a webhook.
+"""The same ingress on a disk whose every sync takes 2 ms longer: grouped commits beside a commit a
+webhook.
 
 A library built here by gcc (`slow_fsync.c`) is preloaded into our process with SQLite, and into the server
-with PostgreSQL; it adds 2 ms to every fsync and fdatasync. "One by one" is the same code with groups of one.
+with PostgreSQL; it adds 2 ms to every fsync and fdatasync. "One by one" is the same code with groups of
+one.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 A worker is fetching a clip that never ends; the other one is idle. The busy one is killed with its whole
 process group. The time runs to the moment at which the file server is asked for that clip again, by the
-survivor: fence, lease and engine included. Settings are the defaults. A new second machine comes up for each
-trial.
+survivor: fence, lease and engine included. Settings are the defaults. A new second machine comes up for
+each trial.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ STATIONS = ("worker", "--stations", "apply,finish")
 
 def measure(quick: bool) -> list[Figure]:
     trials = 3 if quick else 12
-    took: list[float] = []
-    with clip_server() as (files, port), durable_postgres() as postgres:
-        with tempfile.TemporaryDirectory(prefix="reprise-bench-") as name:
-            folder = Path(name)
-            url = postgres.make("bench")
-            with machines(folder, url, port) as made:
-                took = asyncio.run(_trials(made, files, port, trials))
+    with (
+        clip_server() as (files, port),
+        durable_postgres() as postgres,
+        tempfile.TemporaryDirectory(prefix="reprise-bench-") as name,
+        machines(Path(name), postgres.make("bench"), port) as made,
+    ):
+        took = asyncio.run(_trials(made, files, port, trials))
     note = f"n={len(took)}, least {min(took):.1f} s"
-    bounds = {"is_low_good": True, "judged": "ours"}
     return [
-        Figure(7, "kill -9 to work elsewhere, median", median(took), "s", "", None, None, 15, 5, **bounds),
-        Figure(7, "kill -9 to work elsewhere, worst", max(took), "s", "", None, None, 15, 5, **bounds, note=note),
+        Figure(7, f"kill -9 to work elsewhere, {name}", took_s, "s", floor=15, aim=5, is_low_good=True,
+               judged="ours", note=note)
+        for name, took_s in (("median", median(took)), ("worst", max(took)))
     ]  # fmt: skip
 
 

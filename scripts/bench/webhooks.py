@@ -1,4 +1,5 @@
-"""The load and the server of the webhook benches: signed 2 KB webhooks by `wrk`, one process that stores them.
+"""The load and the server of the webhook benches: signed 2 KB webhooks by `wrk`, a process that stores
+them.
 
 The server is the real app without stations, with a no-op route beside it, in a child pinned to one core;
 `wrk` with 64 connections, and PostgreSQL where there is one, have the other.

@@ -1,0 +1,27 @@
+"""Indexes for lists by time of making, narrowed by state, kind or both."""
+
+from alembic import op
+
+revision = "0008"
+down_revision = "0007"
+branch_labels = None
+depends_on = None
+
+MADE = {
+    "ix_jobs_created_at": ["created_at"],
+    "ix_jobs_state_created_at": ["state", "created_at"],
+    "ix_jobs_kind_created_at": ["kind", "created_at"],
+    "ix_jobs_kind_state_created_at": ["kind", "state", "created_at"],
+}
+
+
+def upgrade() -> None:
+    for name, columns in MADE.items():
+        op.create_index(name, "jobs", columns)
+    op.drop_index("ix_jobs_kind_id", "jobs")
+
+
+def downgrade() -> None:
+    op.create_index("ix_jobs_kind_id", "jobs", ["kind", "id"])
+    for name in MADE:
+        op.drop_index(name, "jobs")
