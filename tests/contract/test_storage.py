@@ -81,19 +81,25 @@ async def test_folder_the_same_content_is_stored_once_and_not_written_again(
     assert await read(folder, key) == b"sound"
 
 
-async def test_folder_an_object_is_proven_durable_before_put_returns(folder: Storage, tmp_path: Path) -> None:
-    proven: list[str] = []
+async def test_folder_an_object_has_its_name_only_once_its_bytes_are_on_the_disk(
+    folder: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The order is the promise: bytes synced under another name, then the name, then the name synced."""
+    synced: list[tuple[str, bool]] = []
+    key = content_key(hashlib.sha256(b"sound").hexdigest(), ".wav")
+    path = tmp_path / "assets" / key
+    sync = os.fsync
 
-    class Watched(Storage):
-        async def _prove(self, key: str, size_bytes: int) -> None:
-            await super()._prove(key, size_bytes)
-            proven.append(key)
+    def watch(handle: int) -> None:
+        synced.append((str(Path(f"/proc/self/fd/{handle}").readlink()), path.exists()))
+        sync(handle)
 
-    watched = Watched(f"file://{tmp_path}/assets")
-    key = await put(watched, tmp_path, b"sound")
-    await watched.put_bytes(b"outline", "ab/outline.json")
-    assert proven == [key, "ab/outline.json"]
-    assert await read(folder, "ab/outline.json") == b"outline"
+    monkeypatch.setattr(os, "fsync", watch)
+    await put(folder, tmp_path, b"sound")
+    (aside, had_name), *names = synced
+    assert aside.startswith(f"{path}#")
+    assert not had_name
+    assert names == [(str(path.parent), True), (str(path.parent.parent), True)]
 
 
 async def test_folder_what_is_gone_is_not_found_and_not_an_error(folder: Storage, tmp_path: Path) -> None:
