@@ -33,6 +33,10 @@ class CrashPoint(StrEnum):
     """The job has ended, no hint has been heard."""
     POLL_ANSWERED = "poll_answered"
     """Recovery has the provider's answer, it is not stored."""
+    OBJECTS_DOOMED = "objects_doomed"
+    """Rows are deleted and tombstones are laid, the objects are still there."""
+    OBJECTS_REMOVED = "objects_removed"
+    """The objects are gone, the tombstone does not say so."""
 
 
 Reach = Callable[[CrashPoint], None]

@@ -26,6 +26,7 @@ from app.line import Line
 from app.notify import RECOVERY, job_topic
 from app.views import JobView, Views
 from app.work import Station
+from app.workspace import Disks
 from db import attempts as attempt_rows
 from db import events as event_rows
 from db import jobs as job_rows
@@ -54,14 +55,16 @@ class JobRequest:
 class Jobs:
     """The commands. One object a runtime."""
 
-    def __init__(self, *, line: Line, providers: Sequence[str]) -> None:
+    def __init__(self, *, line: Line, providers: Sequence[str], disks: Disks) -> None:
         self._line = line
+        self._disks = disks
         self._providers = providers
         self._views = Views(line.database)
 
     async def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobView:
         """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded."""
         checked = self._check(request)
+        await self._refuse_without_room()
         now = datetime.now(UTC)
         job = Job(
             id=make_id("job"),
@@ -143,6 +146,7 @@ class Jobs:
         old = (await self.get(job_id)).job
         if old.state not in (JobState.FAILED, JobState.CANCELED):
             raise Conflict(f"only a failed or canceled job can be retried; this one is {old.state}")
+        await self._refuse_without_room()
         now = datetime.now(UTC)
         span = old.deadline_at - old.created_at
         job = old.model_copy(
@@ -186,6 +190,12 @@ class Jobs:
                 raise InvalidInput(_UNSTORABLE.format(f"input.{name}"), field=f"input.{name}")
         return checked
 
+    async def _refuse_without_room(self) -> None:
+        """Jobs under way need the last of a disk to come to their end."""
+        shortage = await self._disks.find_shortage(within_s=_LOOK_AT_DISKS_S)
+        if shortage is not None:
+            raise Overloaded(f"the disk is nearly full ({shortage})", retry_after_s=30)
+
     async def _claim_key(self, tx: Transaction, key: str | None, request: JobRequest, job: Job) -> str:
         """The id of the job that this request makes or has made."""
         if key is None:
@@ -210,6 +220,9 @@ class Jobs:
         self._line.hint_job(tx, job.id)
 
 
+_LOOK_AT_DISKS_S = 0.5
+"""How old a look at the disks may be: a burst of jobs shares one."""
+
 _FORGOTTEN_ON_RETRY = (
     "stage",
     "waiting_reason",
@@ -220,6 +233,7 @@ _FORGOTTEN_ON_RETRY = (
     "lease_until",
     "error_code",
     "error_message",
+    "expires_at",
 )
 
 

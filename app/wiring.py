@@ -12,14 +12,17 @@ from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
 import structlog
+from sqlalchemy.engine import make_url
 
 from app.audio import Audio, default_binary
 from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
 from app.errors import StartupError
 from app.finish import Bench, Finisher
+from app.housekeeping import Housekeeper
 from app.inbox import Inbox
 from app.jobs import Jobs
 from app.line import Line
@@ -32,12 +35,12 @@ from app.provider.replicate import Replicate
 from app.recovery import Recovery
 from app.replay import Replay
 from app.settings import Settings
-from app.storage import Storage
+from app.storage import BucketLimits, Storage
 from app.tokens import Callbacks, Links
 from app.work import Station, WorkEngine
 from app.work.embedded import EmbeddedEngine
 from app.worker import StationRoom, Worker
-from app.workspace import Workspace
+from app.workspace import Disks, Workspace
 from db import schema
 from db.engines import PoolLimits
 from db.ids import make_id
@@ -59,12 +62,14 @@ class Runtime:
     callbacks: Callbacks
     links: Links
     bench: Bench
+    disks: Disks
     jobs: Jobs
     inbox: Inbox
     dispatcher: Dispatcher
     finisher: Finisher
     recovery: Recovery
     replay: Replay
+    housekeeper: Housekeeper
     worker: Worker
 
 
@@ -91,7 +96,7 @@ async def open_runtime(
         process_id = make_id("proc")
         database = open_database(settings)
         stack.push_async_callback(database.aclose)
-        await _check_schema(database)
+        await check_schema(database)
         line = Line(
             settings=settings,
             database=database,
@@ -131,6 +136,10 @@ def _join(
     dispatcher = Dispatcher(line=line, routes=routes, callbacks=callbacks, inbox=inbox)
     finisher = Finisher(line=line, providers=providers, bench=bench)
     recovery = Recovery(line=line, providers=providers, inbox=inbox)
+    disks = _find_disks(line.settings, bench)
+    housekeeper = Housekeeper(
+        settings=line.settings, database=line.database, storage=bench.storage, reach=line.reach
+    )
     stations: dict[Station, StationRoom] = {
         Station.DISPATCH: dispatcher,
         Station.APPLY: inbox,
@@ -144,13 +153,21 @@ def _join(
         callbacks=callbacks,
         links=links,
         bench=bench,
-        jobs=Jobs(line=line, providers=list(providers)),
+        disks=disks,
+        jobs=Jobs(line=line, providers=list(providers), disks=disks),
         inbox=inbox,
         dispatcher=dispatcher,
         finisher=finisher,
         recovery=recovery,
         replay=Replay(line=line, inbox=inbox),
-        worker=Worker(line=line, stations=stations, recovery=recovery, process_id=process_id),
+        housekeeper=housekeeper,
+        worker=Worker(
+            line=line,
+            stations=stations,
+            recovery=recovery,
+            housekeeper=housekeeper,
+            process_id=process_id,
+        ),
     )
 
 
@@ -170,7 +187,28 @@ def open_database(settings: Settings) -> Database:
         raise StartupError(f"DATABASE_URL: {exc.filename} cannot be made: {exc.strerror}") from exc
 
 
-async def _check_schema(database: Database) -> None:
+def open_storage(settings: Settings) -> Storage:
+    """The object store alone: for the sweep and the doctor. Raises StartupError."""
+    limits = BucketLimits(
+        timeout_s=settings.storage_timeout_s,
+        connect_timeout_s=settings.storage_connect_timeout_s,
+        retries=settings.storage_retries,
+        retry_s=settings.storage_retry_s,
+    )
+    return Storage(settings.storage_url, limits)
+
+
+def _find_disks(settings: Settings, bench: Bench) -> Disks:
+    """Where this process writes: its temporary files, its own database, a store that is a folder."""
+    places = {"temporary files": bench.workspace.root, "objects": bench.storage.root}
+    database = make_url(settings.database_url).database if settings.is_sqlite else None
+    if database and database != ":memory:":
+        places["database"] = Path(database).resolve().parent
+    known = {name: path for name, path in places.items() if path is not None}
+    return Disks(known, floor_bytes=settings.min_free_bytes)
+
+
+async def check_schema(database: Database) -> None:
     """An embedded database is brought up to date here; a shared one is its operators' to migrate."""
     here, wanted = await schema.current_revision(database), schema.head_revision()
     if here == wanted:
@@ -233,7 +271,7 @@ def _make_bench(settings: Settings, outbound: Outbound | None, stack: AsyncExitS
             timeout_s=settings.replicate_ffmpeg_timeout,
             max_bytes=settings.replicate_max_file_size,
         ),
-        storage=Storage(settings.storage_url),
+        storage=open_storage(settings),
         workspace=workspace,
     )
 

@@ -29,6 +29,7 @@ async def readyz(runtime: Part) -> JSONResponse:
     """Whether jobs can be accepted, stored and finished now."""
     database = await runtime.line.database.health()
     storage = await runtime.bench.storage.check()
+    shortage = await runtime.disks.find_shortage()
     providers = {name: await provider.health() for name, provider in runtime.providers.items()}
     checks: dict[str, Any] = {
         "database": {
@@ -38,13 +39,18 @@ async def readyz(runtime: Part) -> JSONResponse:
             "detail": database.detail,
         },
         "storage": {"ok": storage is None, "detail": storage or ""},
+        "disk": {
+            "ok": shortage is None,
+            "free_bytes": await runtime.disks.disk_left(),
+            "detail": shortage or "",
+        },
         "providers": {
             name: {"ok": health.state in ("ready", "busy"), "state": health.state, "detail": health.detail}
             for name, health in providers.items()
         },
     }
     # Jobs wait for a provider that is away; without a database or a store nothing can be promised.
-    ready = database.ok and storage is None
+    ready = database.ok and storage is None and shortage is None
     return JSONResponse({"ready": ready, "checks": checks}, status_code=200 if ready else 503)
 
 

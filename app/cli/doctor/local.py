@@ -18,8 +18,7 @@ from app.cli.doctor.finding import Check, Finding
 from app.errors import EngineUnavailable, StartupError
 from app.provider.signature import WebhookSecrets
 from app.settings import Settings
-from app.storage import Storage
-from app.wiring import open_database
+from app.wiring import open_database, open_storage
 from db import schema
 
 _LITTLE_DISK_BYTES, _NO_DISK_BYTES = 2_000_000_000, 200_000_000
@@ -90,7 +89,7 @@ async def _check_database(settings: Settings) -> list[Finding]:
 
 
 async def _check_storage(settings: Settings) -> list[Finding]:
-    wrong = await Storage(settings.storage_url).check()
+    wrong = await open_storage(settings).check()
     if wrong:
         return [Finding.fail("storage", f"{settings.storage_url}: {wrong}", _STORAGE_HINT)]
     return [Finding.ok("storage", f"{settings.storage_url} can be written, read and removed from")]
