@@ -189,6 +189,10 @@ class Bucket:
         self.asked: list[Asked] = []
         self.refuse: Callable[[Asked], bool] | None = None
         self.status = 500
+        self.code: str | None = None
+        """The word in the body of a refusal, as S3 gives one."""
+        self.hang: threading.Event | None = None
+        """Refusals are answered only once it is set."""
         # Its state is the process's: every test begins with an empty one.
         self._call("POST", "/moto-api/reset")
         self._call("PUT", f"/{BUCKET}")
@@ -225,8 +229,11 @@ class Bucket:
         if self.refuse is None or not self.refuse(asked):
             return self._inner(environ, start)  # type: ignore[no-any-return]
         environ["wsgi.input"].read(asked.size_bytes)
-        start(f"{self.status} Refused", [("Content-Length", "0")])
-        return [b""]
+        if self.hang is not None:
+            self.hang.wait(30)
+        body = f"<Error><Code>{self.code}</Code><Message>{self.code}</Message></Error>" if self.code else ""
+        start(f"{self.status} Refused", [("Content-Length", str(len(body)))])
+        return [b"" if asked.method == "HEAD" else body.encode()]
 
     def _call(self, method: str, path: str) -> bytes:
         connection = HTTPConnection("127.0.0.1", self._server.port, timeout=10)
