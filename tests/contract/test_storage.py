@@ -18,6 +18,7 @@ import pytest
 from app.errors import NotFound, StartupError, StorageUnavailable
 from app.storage import CHUNK_BYTES, MULTIPART_BYTES, Storage, content_key, measure
 from tests.conftest import BUCKET, Asked, Bucket
+from tests.second_s3 import URL_VARIABLE
 
 BUCKET_URL = f"s3://{BUCKET}"
 
@@ -289,6 +290,8 @@ async def test_bucket_a_server_that_is_away_is_unavailable_within_bounded_time(
 async def test_bucket_one_that_does_not_exist_takes_nothing_and_says_so(
     bucket: Bucket, tmp_path: Path
 ) -> None:
+    if URL_VARIABLE in os.environ:
+        pytest.skip("some servers make a bucket that is missing")
     storage = Storage("s3://another")
     with pytest.raises(StorageUnavailable):
         await put(storage, tmp_path, b"sound")
