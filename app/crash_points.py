@@ -51,6 +51,10 @@ class CrashPoint(StrEnum):
     """Recovery has stored the id of a prediction whose maker died, and not yet what it says."""
     PREDICTION_CANCELED = "prediction_canceled"
     """The provider was told to stop, and nothing says so yet."""
+    OBJECTS_DOOMED = "objects_doomed"
+    """Rows are deleted and tombstones are laid, the objects are still there."""
+    OBJECTS_REMOVED = "objects_removed"
+    """The objects are gone, the tombstone does not say so."""
 
 
 Reach = Callable[[CrashPoint], None]

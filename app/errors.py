@@ -2,7 +2,8 @@
 
     AppError                       raised by us, always `from` the cause
     ├── RequestError               the caller can fix it
-    │     InvalidInput · Unauthenticated · Forbidden · NotFound · Conflict · TooLarge
+    │     InvalidInput · Unauthenticated · Forbidden · NotFound · Gone · ChecksumMismatch · Conflict
+    │     TooLarge
     ├── TransientError             the same call may work later
     │     ProviderUnavailable · ProviderBusy · StorageUnavailable · Overloaded · Stopping
     └── PermanentError             it never will
@@ -63,6 +64,20 @@ class NotFound(RequestError):
 
     code = "not_found"
     status = 404
+
+
+class Gone(RequestError):
+    """It was there and is not any more: expired, deleted, or lost by the store."""
+
+    code = "gone"
+    status = 410
+
+
+class ChecksumMismatch(RequestError):
+    """The store has other bytes than those that were stored: what was promised is gone."""
+
+    code = "checksum_mismatch"
+    status = 410
 
 
 class Conflict(RequestError):

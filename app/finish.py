@@ -37,7 +37,13 @@ from app.work import Station
 from app.workspace import Workspace
 from db import attempts as attempt_rows
 from db import jobs as job_rows
-from db.assets import insert_asset, insert_output
+from db.assets import (
+    ObjectsDoomed,
+    find_assets_by_digest,
+    find_tombstone,
+    insert_asset,
+    insert_output,
+)
 from db.ids import make_id
 from db.inbox import find_delivery
 from db.session import DatabaseUnavailable, Transaction
@@ -70,6 +76,8 @@ class Finisher:
         self._line = line
         self._providers = providers
         self._bench = bench
+        self._unreleased: dict[str, str] = {}
+        """Leases by job that the database did not take back: no crash is to be counted for them."""
 
     async def due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[str]:
         return await job_rows.list_due_jobs(tx, JobState.FINISHING, now=now, limit=limit)
@@ -80,6 +88,10 @@ class Finisher:
         now = self._line.clock.now()
         lease = make_id("lease")
         async with self._line.database.transaction() as tx:
+            if job_id in self._unreleased:
+                reason = "the database was away"
+                owed = self._unreleased[job_id]
+                await job_rows.release_job(tx, job_id, lease=owed, run_after=now, waiting_reason=reason)
             job = await job_rows.claim_job(
                 tx,
                 job_id,
@@ -89,6 +101,7 @@ class Finisher:
                 now=now,
                 lease_s=settings.lease_s,
             )
+        self._unreleased.pop(job_id, None)
         if job is None:
             return
         self._line.reach(CrashPoint.FINISH_CLAIMED)
@@ -113,6 +126,7 @@ class Finisher:
     async def _let_go(self, job: Job, lease: str, reason: str, *, wait_s: float = 0.0) -> None:
         """Something else than the step ended it: that was no crash of its own."""
         later = self._line.clock.now() + timedelta(seconds=wait_s)
+        self._unreleased[job.id] = lease
         with suppress(DatabaseUnavailable):
             async with self._line.database.transaction() as tx:
                 released = await job_rows.release_job(
@@ -120,6 +134,7 @@ class Finisher:
                 )
                 if released and not wait_s:
                     self._line.engine.enqueue(tx, Station.FINISH, job.id)
+            del self._unreleased[job.id]
 
     async def _keep(self, job_id: str, lease: str) -> None:
         """Renew the lease while the step lives. Losing it stops nothing here: the commit will not find it."""
@@ -143,6 +158,10 @@ class Finisher:
                         for name, place in places.items()
                     }
             await self._succeed(job, lease, assets, timings)
+        except ObjectsDoomed:
+            # Deleted while it was being stored here: stored again at once, under another key.
+            again = StorageUnavailable("its bytes were just being deleted", retry_after_s=0.1)
+            await self._postpone(job, lease, again)
         except _LostRace:
             log.info("finish.lost_race")
         except OutputExpired as exc:
@@ -214,13 +233,13 @@ class Finisher:
     async def _store(self, path: Path, clip: Clip) -> Asset:
         """Put the file into the store, before any row points at it."""
         sha256, size_bytes = await asyncio.to_thread(measure, path)
-        key = content_key(sha256, f".{family(clip.container)}")
+        key, peaks_key = await self._choose_keys(sha256, f".{family(clip.container)}")
         await self._bench.storage.put(path, key, size_bytes=size_bytes)
         return Asset(
             id=make_id("ast"),
             sha256=sha256,
             storage_key=key,
-            peaks_key=content_key(sha256, ".peaks.json"),
+            peaks_key=peaks_key,
             media_type=clip.media_type,
             size_bytes=size_bytes,
             duration_s=round(clip.duration_s, 6),
@@ -228,6 +247,16 @@ class Finisher:
             channels=clip.channels,
             created_at=self._line.clock.now(),
         )
+
+    async def _choose_keys(self, sha256: str, suffix: str) -> tuple[str, str]:
+        """Those of the asset with these bytes, else ones that nobody is about to delete."""
+        async with self._line.database.reading() as tx:
+            known = (await find_assets_by_digest(tx, [sha256])).get(sha256)
+            tombstone = None if known else await find_tombstone(tx, sha256)
+        if known is not None:
+            return known.storage_key, known.peaks_key
+        mark = tombstone.mark if tombstone else ""
+        return content_key(sha256, suffix, mark=mark), content_key(sha256, ".peaks.json", mark=mark)
 
     async def _succeed(
         self, job: Job, lease: str, assets: dict[str, Asset], timings: dict[str, float]

@@ -20,12 +20,13 @@ import structlog
 from pydantic import ValidationError
 
 from app.crash_points import CrashPoint
-from app.errors import Conflict, InvalidInput, NotFound
+from app.errors import Conflict, InvalidInput, NotFound, Overloaded
 from app.intake import Asked, Intake
 from app.kinds import get_kind
 from app.line import Line
 from app.notify import RECOVERY, job_topic
 from app.views import JobView, Views
+from app.workspace import Disks
 from db import attempts as attempt_rows
 from db import events as event_rows
 from db import jobs as job_rows
@@ -54,8 +55,9 @@ class JobRequest:
 class Jobs:
     """The commands. One object a runtime."""
 
-    def __init__(self, *, line: Line, providers: Sequence[str]) -> None:
+    def __init__(self, *, line: Line, providers: Sequence[str], disks: Disks) -> None:
         self._line = line
+        self._disks = disks
         self._providers = providers
         self._views = Views(line.database)
         self._intake = Intake(line=line)
@@ -64,6 +66,7 @@ class Jobs:
     async def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobView:
         """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded."""
         checked = self._check(request)
+        await self._refuse_without_room()
         now = self._line.clock.now()
         job = Job(
             id=make_id("job"),
@@ -176,6 +179,7 @@ class Jobs:
         old = (await self.get(job_id)).job
         if old.state not in (JobState.FAILED, JobState.CANCELED):
             raise Conflict(f"only a failed or canceled job can be retried; this one is {old.state}")
+        await self._refuse_without_room()
         now = self._line.clock.now()
         span = old.deadline_at - old.created_at
         job = old.model_copy(
@@ -227,6 +231,15 @@ class Jobs:
         self._line.metrics.jobs_submitted.labels(job.kind).inc()
         log.info("job.submitted", job_id=job.id, kind=job.kind)
 
+    async def _refuse_without_room(self) -> None:
+        """Jobs under way need the last of a disk to come to their end."""
+        shortage = await self._disks.find_shortage(within_s=_LOOK_AT_DISKS_S)
+        if shortage is not None:
+            raise Overloaded(f"the disk is nearly full ({shortage})", retry_after_s=30)
+
+
+_LOOK_AT_DISKS_S = 0.5
+"""How old a look at the disks may be: a burst of jobs shares one."""
 
 _FORGOTTEN_ON_RETRY = (
     "stage",
@@ -239,6 +252,7 @@ _FORGOTTEN_ON_RETRY = (
     "leased_by",
     "error_code",
     "error_message",
+    "expires_at",
 )
 
 

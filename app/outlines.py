@@ -44,9 +44,12 @@ class Outlines:
     async def _draw(self, asset: Asset) -> bytes:
         async with self._turns, self._workspace.folder() as folder:
             copy = folder / "asset"
-            with copy.open("wb") as file:
-                async for chunk in self._storage.read(asset.storage_key):
-                    await asyncio.to_thread(file.write, chunk)
+            try:
+                with copy.open("wb") as file:
+                    async for chunk in self._storage.read(asset.storage_key):
+                        await asyncio.to_thread(file.write, chunk)
+            except OSError as exc:
+                raise StorageUnavailable(f"no room for temporary files: {exc.strerror}") from exc
             outline = await self._audio.peaks(copy)
         with suppress(StorageUnavailable):
             await self._storage.put_bytes(outline, asset.peaks_key)

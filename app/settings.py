@@ -124,10 +124,30 @@ class Settings(BaseSettings):
     outbound_allow: Csv = Field(
         (), description="Hosts or networks exempt from the address guard; plain http is allowed to them"
     )
+    min_free_bytes: int = Field(
+        256 * 1024 * 1024,
+        ge=0,
+        description="Room on our disks below which new jobs are refused and `/readyz` says no",
+    )
+    storage_timeout_s: float = Field(60, gt=0, description="Limit on one request to a bucket")
+    storage_connect_timeout_s: float = Field(5, gt=0, description="Limit on connecting to a bucket")
+    storage_retries: int = Field(
+        4, ge=0, le=10, description="Repetitions of a request that a bucket failed, with growing pauses"
+    )
+    storage_retry_s: float = Field(30, gt=0, description="Time after which no such repetition is begun")
     retention_s: float | None = Field(
         None,
         gt=0,
-        description="Age at which ended jobs and their files go; not built yet: leave it empty",
+        description="Age, from their end, at which jobs and their files are deleted; empty: never",
+    )
+    housekeeping_interval_s: float = Field(
+        60, gt=0, description="Pause between two rounds of deleting what has expired"
+    )
+    orphan_interval_s: float = Field(
+        3600, gt=0, description="Pause between two searches of the store for objects that nothing points at"
+    )
+    orphan_age_s: float = Field(
+        3600, ge=0, description="Age, by the store's clock, from which such an object is deleted"
     )
     asset_url_s: int = Field(86_400, gt=0, description="Life of a signed asset URL")
     ffmpeg_binary: str | None = Field(None, description="The ffmpeg to use; empty: the one in the wheel")
@@ -138,14 +158,6 @@ class Settings(BaseSettings):
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
-
-    @field_validator("retention_s")
-    @classmethod
-    def _not_built(cls, value: float | None) -> float | None:
-        # Taking it and deleting nothing would be a promise broken in silence.
-        if value is not None:
-            raise ValueError("deleting old jobs is not built yet; leave it empty")
-        return value
 
     @field_validator("database_url")
     @classmethod

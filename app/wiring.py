@@ -20,6 +20,7 @@ from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
 from app.errors import StartupError
 from app.finish import Bench, Finisher
+from app.housekeeping import Housekeeper
 from app.inbox import Inbox
 from app.jobs import Jobs
 from app.kinds import KINDS
@@ -34,7 +35,7 @@ from app.provider.replicate import Replicate
 from app.recovery import Recovery
 from app.replay import Replay
 from app.settings import Settings
-from app.storage import Storage
+from app.storage import BucketLimits, Storage
 from app.tokens import Callbacks, Links
 from app.watch.clocks import Clock, LineClock
 from app.watch.figures import Figures
@@ -43,7 +44,7 @@ from app.watch.metrics import Metrics
 from app.work import Station, WorkEngine
 from app.work.embedded import EmbeddedEngine
 from app.worker import StationRoom, Worker
-from app.workspace import Workspace
+from app.workspace import Disks, Workspace
 from db import schema
 from db.engines import PoolLimits
 from db.ids import make_id
@@ -66,12 +67,14 @@ class Runtime:
     links: Links
     bench: Bench
     outlines: Outlines
+    disks: Disks
     jobs: Jobs
     inbox: Inbox
     dispatcher: Dispatcher
     finisher: Finisher
     recovery: Recovery
     replay: Replay
+    housekeeper: Housekeeper
     worker: Worker
     figures: Figures
 
@@ -100,7 +103,7 @@ async def open_runtime(
         process_id = make_id("proc")
         database = open_database(settings)
         stack.push_async_callback(database.aclose)
-        await _check_schema(database)
+        await check_schema(database)
         line_clock = LineClock(clock)
         await line_clock.measure(database)
         line = Line(
@@ -149,6 +152,10 @@ def _join(
     dispatcher = Dispatcher(line=line, routes=routes, callbacks=callbacks, inbox=inbox)
     finisher = Finisher(line=line, providers=providers, bench=bench)
     recovery = Recovery(line=line, providers=providers, inbox=inbox)
+    disks = Disks(disks_of(line.settings), floor_bytes=line.settings.min_free_bytes)
+    housekeeper = Housekeeper(
+        settings=line.settings, database=line.database, storage=bench.storage, reach=line.reach
+    )
     stations: dict[Station, StationRoom] = {
         Station.DISPATCH: dispatcher,
         Station.APPLY: inbox,
@@ -163,18 +170,26 @@ def _join(
         links=links,
         bench=bench,
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
-        jobs=Jobs(line=line, providers=list(providers)),
+        disks=disks,
+        jobs=Jobs(line=line, providers=list(providers), disks=disks),
         inbox=inbox,
         dispatcher=dispatcher,
         finisher=finisher,
         recovery=recovery,
         replay=Replay(line=line, inbox=inbox),
-        worker=Worker(line=line, stations=stations, recovery=recovery, process_id=process_id),
-        figures=_make_figures(line, providers, bench),
+        housekeeper=housekeeper,
+        worker=Worker(
+            line=line,
+            stations=stations,
+            recovery=recovery,
+            housekeeper=housekeeper,
+            process_id=process_id,
+        ),
+        figures=_make_figures(line, providers, bench, disks),
     )
 
 
-def _make_figures(line: Line, providers: Mapping[str, Provider], bench: Bench) -> Figures:
+def _make_figures(line: Line, providers: Mapping[str, Provider], bench: Bench, disks: Disks) -> Figures:
     return Figures(
         database=line.database,
         clock=line.clock,
@@ -186,7 +201,7 @@ def _make_figures(line: Line, providers: Mapping[str, Provider], bench: Bench) -
             engine=line.engine,
             notifier=line.notifier,
         ),
-        places=disks_of(line.settings),
+        disks=disks,
         kinds=list(KINDS),
     )
 
@@ -219,7 +234,18 @@ def open_database(settings: Settings) -> Database:
         raise StartupError(f"DATABASE_URL: {exc.filename} cannot be made: {exc.strerror}") from exc
 
 
-async def _check_schema(database: Database) -> None:
+def open_storage(settings: Settings) -> Storage:
+    """The object store alone: for the sweep and the doctor. Raises StartupError."""
+    limits = BucketLimits(
+        timeout_s=settings.storage_timeout_s,
+        connect_timeout_s=settings.storage_connect_timeout_s,
+        retries=settings.storage_retries,
+        retry_s=settings.storage_retry_s,
+    )
+    return Storage(settings.storage_url, limits)
+
+
+async def check_schema(database: Database) -> None:
     """An embedded database is brought up to date here; a shared one is its operators' to migrate."""
     standing, wanted = await schema.standing(database), schema.head_revision()
     match standing:
@@ -293,7 +319,7 @@ def _make_bench(settings: Settings, outbound: Outbound | None, stack: AsyncExitS
             timeout_s=settings.replicate_ffmpeg_timeout,
             max_bytes=settings.replicate_max_file_size,
         ),
-        storage=Storage(settings.storage_url),
+        storage=open_storage(settings),
         workspace=workspace,
     )
 

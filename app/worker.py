@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import structlog
 
+from app.errors import StorageUnavailable
+from app.housekeeping import Housekeeper
 from app.line import Line
 from app.notify import RECOVERY
 from app.recovery import Recovery
@@ -66,12 +68,14 @@ class Worker:
         line: Line,
         stations: Mapping[Station, StationRoom],
         recovery: Recovery,
+        housekeeper: Housekeeper,
         process_id: str,
     ) -> None:
         self._line = line
         self._process_id = process_id
         self._stations = stations
         self._recovery = recovery
+        self._housekeeper = housekeeper
         self._stopping = asyncio.Event()
         self._forget_at = self._line.clock.now()
         self._heard_at: datetime | None = None
@@ -105,6 +109,9 @@ class Worker:
             tasks.create_task(self._repeat(self.sweep, self._line.settings.sweep_interval_s))
             tasks.create_task(
                 self._repeat(self._recovery.check, self._line.settings.recovery_interval_s, RECOVERY)
+            )
+            tasks.create_task(
+                self._repeat(self._housekeeper.keep, self._line.settings.housekeeping_interval_s)
             )
 
     @asynccontextmanager
@@ -253,7 +260,7 @@ class Worker:
             while not self._stopping.is_set():
                 try:
                     await look()
-                except DatabaseUnavailable as exc:
+                except (DatabaseUnavailable, StorageUnavailable) as exc:
                     log.warning("look.failed", look=look.__name__, reason=str(exc))
                 except Exception as exc:
                     log.error("look.failed", look=look.__name__, exc_info=exc)

@@ -1,8 +1,9 @@
-"""Temporary folders that never outlive their step, nor the process, nor its death.
+"""Temporary folders that never outlive their step, nor the process, nor its death; and the room for them.
 
 Each process has one folder under `VAR_DIR/tmp` and holds a lock in it; each step gets a folder of its own
 inside, removed when the step ends however it ends. A process that starts removes the folders of processes
-whose lock is free: those that were killed.
+whose lock is free: those that were killed. `Disks` tells how much room is left on every disk that a job is
+written to, before it is full.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -56,9 +58,50 @@ class Workspace:
             # Shielded: a cancelled step must not leave its files behind.
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
 
+    async def free_bytes(self) -> int:
+        """What the disk under the temporary folders has left."""
+        return (await asyncio.to_thread(shutil.disk_usage, self.root)).free
+
     def close(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
         os.close(self._lock)
+
+
+class Disks:
+    """The disks that a job is written to, by what they are for, and how full they may become."""
+
+    def __init__(self, places: Mapping[str, Path], *, floor_bytes: int) -> None:
+        """`places` are folders that exist; below `floor_bytes` there is a shortage."""
+        self._places = dict(places)
+        self._floor_bytes = floor_bytes
+        self._shortage: str | None = None
+        self._looked_at = float("-inf")
+
+    async def disk_left(self) -> dict[str, int]:
+        """Free bytes by what the disk is for. A folder that is gone has none."""
+        return await asyncio.to_thread(lambda: {name: _free(path) for name, path in self._places.items()})
+
+    async def find_shortage(self, *, within_s: float = 0.0) -> str | None:
+        """What is short of room, in words; None when nothing is. May be a look of up to `within_s` ago."""
+        now = time.monotonic()
+        if now - self._looked_at >= within_s:
+            left = await self.disk_left()
+            short = {name: free for name, free in left.items() if free < self._floor_bytes}
+            self._looked_at = now
+            self._shortage = (
+                ", ".join(f"{name}: {free >> 20} MiB left" for name, free in sorted(short.items()))
+                + f", less than the {self._floor_bytes >> 20} MiB of MIN_FREE_BYTES"
+                if short
+                else None
+            )
+        return self._shortage
+
+
+def _free(path: Path) -> int:
+    try:
+        return shutil.disk_usage(path).free
+    except FileNotFoundError:
+        return 0
 
 
 @contextlib.contextmanager

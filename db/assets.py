@@ -1,20 +1,41 @@
-"""Verbs on assets and on the outputs that point at them."""
+"""Verbs on assets, on the outputs that point at them, and on the tombstones of objects.
+
+The law of deletion: an object is deleted only after a tombstone that names its key is committed, and no row
+is inserted for a key that a tombstone names. Whoever stores the same bytes meanwhile takes another key. So a
+delete that comes late, twice, or from a process that was frozen, hits nothing that a row points at.
+"""
 
 from __future__ import annotations
 
-from sqlalchemy import select
+from collections.abc import Collection, Sequence
+from datetime import datetime
+
+from sqlalchemy import delete, func, select, update
 from sqlmodel import col
 
+from db.ids import make_id
 from db.session import Transaction
-from db.tables import Asset, Output
+from db.tables import Asset, Job, Output, Tombstone
+
+
+class ObjectsDoomed(Exception):
+    """The asset's objects were condemned while they were being stored: store them again, under new keys."""
 
 
 async def insert_asset(tx: Transaction, asset: Asset) -> Asset:
-    """Store an asset, or return the one that holds the same bytes already."""
-    if await tx.insert_new(Asset, asset.model_dump()):
-        return asset
+    """Store an asset, or return the one that holds the same bytes already. Raises ObjectsDoomed."""
+    inserted = await tx.insert_new(Asset, asset.model_dump())
     statement = select(Asset.__table__).where(col(Asset.sha256) == asset.sha256)  # type: ignore[attr-defined]
-    return Asset(**(await tx.execute(statement)).mappings().one())
+    # Held until the commit, so that it is not deleted while an output comes to point at it.
+    row = (await tx.execute(statement.with_for_update(read=True, key_share=True))).mappings().first()
+    if row is None:
+        raise ObjectsDoomed
+    if inserted:
+        # Only now: whoever condemns these bytes waits for this row, or has been waited for by the insert.
+        tombstone = await find_tombstone(tx, asset.sha256)
+        if tombstone and {asset.storage_key, asset.peaks_key} & set(tombstone.keys):
+            raise ObjectsDoomed
+    return Asset(**row)
 
 
 async def insert_output(tx: Transaction, job_id: str, name: str, asset_id: str) -> None:
@@ -25,6 +46,33 @@ async def find_asset(tx: Transaction, asset_id: str) -> Asset | None:
     statement = select(Asset.__table__).where(col(Asset.id) == asset_id)  # type: ignore[attr-defined]
     row = (await tx.execute(statement)).mappings().first()
     return Asset(**row) if row else None
+
+
+async def find_any_asset(tx: Transaction) -> Asset | None:
+    row = (await tx.execute(select(Asset.__table__).limit(1))).mappings().first()  # type: ignore[attr-defined]
+    return Asset(**row) if row else None
+
+
+async def find_asset_expiry(tx: Transaction, asset_id: str) -> datetime | None:
+    """When the last of the jobs that have this asset expires; None when one of them never does."""
+    statement = (
+        select(
+            func.max(col(Job.expires_at)).label("latest"),
+            func.count().label("jobs"),
+            func.count(col(Job.expires_at)).label("expiring"),
+        )
+        .select_from(Output)
+        .join(Job, col(Job.id) == col(Output.job_id))
+        .where(col(Output.asset_id) == asset_id)
+    )
+    found = (await tx.execute(statement)).mappings().one()
+    return found["latest"] if found["jobs"] == found["expiring"] else None
+
+
+async def find_assets_by_digest(tx: Transaction, digests: Collection[str]) -> dict[str, Asset]:
+    """The assets of these SHA-256 digests, by digest."""
+    statement = select(Asset.__table__).where(col(Asset.sha256).in_(digests))  # type: ignore[attr-defined]
+    return {row["sha256"]: Asset(**row) for row in (await tx.execute(statement)).mappings()}
 
 
 async def list_outputs(tx: Transaction, *job_ids: str) -> dict[str, dict[str, Asset]]:
@@ -41,3 +89,77 @@ async def list_outputs(tx: Transaction, *job_ids: str) -> dict[str, dict[str, As
         job_id, name = values.pop("job_id"), values.pop("name")
         found.setdefault(job_id, {})[name] = Asset(**values)
     return found
+
+
+async def find_tombstone(tx: Transaction, sha256: str) -> Tombstone | None:
+    statement = select(Tombstone.__table__).where(col(Tombstone.sha256) == sha256)  # type: ignore[attr-defined]
+    row = (await tx.execute(statement)).mappings().first()
+    return Tombstone(**row) if row else None
+
+
+async def was_deleted(tx: Transaction, asset_id: str) -> bool:
+    """Whether there was such an asset, as far back as tombstones are kept."""
+    statement = select(col(Tombstone.sha256)).where(col(Tombstone.asset_id) == asset_id).limit(1)
+    return (await tx.execute(statement)).first() is not None
+
+
+async def doom_objects(tx: Transaction, sha256: str, keys: Sequence[str], *, now: datetime) -> list[str]:
+    """Condemn those of these objects of one digest that no asset has: to be deleted after the commit."""
+    placeholder = Asset(
+        id=make_id("ast"), sha256=sha256, storage_key="", peaks_key="", media_type="",
+        size_bytes=0, duration_s=0.0, sample_rate=0, channels=0, created_at=now,
+    )  # fmt: skip
+    # The lock is the unique digest: a finisher that has inserted it is waited for, one that comes later
+    # waits for this transaction and then sees the tombstone. The row itself is never committed.
+    if await tx.insert_new(Asset, placeholder.model_dump()):
+        await lay_tombstone(tx, sha256, keys, now=now)
+        await tx.execute(delete(Asset).where(col(Asset.id) == placeholder.id))
+        return list(keys)
+    statement = select(Asset.__table__).where(col(Asset.sha256) == sha256)  # type: ignore[attr-defined]
+    row = (await tx.execute(statement.with_for_update())).mappings().first()
+    if row is None:
+        return []  # deleted this moment: whoever did it has laid a tombstone, the rest is for the next round
+    strays = [key for key in keys if key not in (row["storage_key"], row["peaks_key"])]
+    if strays:
+        await lay_tombstone(tx, sha256, strays, now=now)
+    return strays
+
+
+async def lay_tombstone(
+    tx: Transaction, sha256: str, keys: Sequence[str], *, now: datetime, asset_id: str | None = None
+) -> None:
+    """Name keys that no row may point at from now on. The caller holds the digest's lock."""
+    older = await find_tombstone(tx, sha256)
+    if older is not None:
+        await tx.execute(delete(Tombstone).where(col(Tombstone.sha256) == sha256))
+    laid = Tombstone(
+        sha256=sha256,
+        mark=make_id("x")[-12:],
+        keys=sorted({*keys, *(older.keys if older else ())}),
+        asset_id=asset_id or (older.asset_id if older else None),
+        laid_at=now,
+    )
+    await tx.execute(Tombstone.__table__.insert(), laid.model_dump())  # type: ignore[attr-defined]
+
+
+async def list_doomed(tx: Transaction, *, limit: int) -> list[Tombstone]:
+    """Tombstones whose objects may still be there."""
+    statement = (
+        select(Tombstone.__table__).where(col(Tombstone.removed_at).is_(None)).limit(limit)  # type: ignore[attr-defined]
+    )
+    return [Tombstone(**row) for row in (await tx.execute(statement)).mappings()]
+
+
+async def note_removed(tx: Transaction, tombstone: Tombstone, *, now: datetime) -> bool:
+    """Its objects are gone; False when it was laid anew meanwhile, for more of them."""
+    noted = await tx.execute(
+        update(Tombstone)
+        .where(col(Tombstone.sha256) == tombstone.sha256, col(Tombstone.mark) == tombstone.mark)
+        .values(removed_at=now)
+    )
+    return noted.rowcount == 1
+
+
+async def forget_tombstones(tx: Transaction, *, before: datetime) -> int:
+    """Drop those whose objects were gone before this time."""
+    return (await tx.execute(delete(Tombstone).where(col(Tombstone.removed_at) < before))).rowcount

@@ -69,6 +69,7 @@ class Job(Table, table=True):
         Index("ix_jobs_state_created_at", "state", "created_at"),
         Index("ix_jobs_kind_created_at", "kind", "created_at"),
         Index("ix_jobs_kind_state_created_at", "kind", "state", "created_at"),
+        Index("ix_jobs_expiry", "expires_at", "finished_at"),
     )
 
     id: str = Field(primary_key=True, max_length=64)
@@ -106,6 +107,8 @@ class Job(Table, table=True):
     error_code: str | None = Field(default=None, max_length=64)
     error_message: str | None = Field(default=None, sa_type=Text)
     retry_of: str | None = Field(default=None, max_length=64)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """From then on it may be deleted with all that hangs on it; None: never, or it has not ended."""
 
 
 class Attempt(Table, table=True):
@@ -207,6 +210,31 @@ class Output(Table, table=True):
     job_id: str = Field(primary_key=True, foreign_key="jobs.id", max_length=64)
     name: str = Field(primary_key=True, max_length=32)
     asset_id: str = Field(foreign_key="assets.id", index=True, max_length=64)
+
+
+class Tombstone(Table, table=True):
+    """Objects that are being deleted, or were: no row may come to point at these keys again."""
+
+    __tablename__ = "tombstones"
+
+    sha256: str = Field(primary_key=True, max_length=64)
+    mark: str = Field(max_length=16)
+    """Goes into the keys of the same bytes when they are stored again."""
+    keys: list[str] = Field(sa_type=JSON)
+    asset_id: str | None = Field(default=None, index=True, max_length=64)
+    """The asset that had them, where one had."""
+    laid_at: datetime = Field(sa_type=UtcDateTime)
+    removed_at: datetime | None = Field(default=None, index=True, sa_type=UtcDateTime)
+    """When the last of the objects was gone; until then the next round tries again."""
+
+
+class Chore(Table, table=True):
+    """Something that one process at a time does now and then, and when it is due again."""
+
+    __tablename__ = "chores"
+
+    name: str = Field(primary_key=True, max_length=32)
+    due_at: datetime = Field(sa_type=UtcDateTime)
 
 
 class Event(Table, table=True):

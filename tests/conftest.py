@@ -8,6 +8,7 @@ due, so no test waits for a clock.
 from __future__ import annotations
 
 import asyncio
+import os
 import secrets
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
@@ -28,6 +29,7 @@ from app.work import Station
 from db import schema
 from db.session import Database
 from tests.postgres import running_postgres
+from tests.second_s3 import URL_VARIABLE, emptied_bucket, forwarding_to
 
 TEMPLATE = "reprise_template"
 BUCKET = "assets"
@@ -175,13 +177,17 @@ class Asked:
 
 
 class Bucket:
-    """A bucket that speaks S3: moto on a free loopback port, watched, and spoiled by `refuse` on the way."""
+    """A bucket that speaks S3: moto on a free loopback port, watched, and spoiled by `refuse` on the way.
+
+    With REPRISE_TEST_S3_URL the bucket is that server's, and only the way to it is ours.
+    """
 
     def __init__(self) -> None:
         from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
         from werkzeug.serving import make_server
 
-        self._inner = DomainDispatcherApplication(create_backend_app)
+        other = os.environ.get(URL_VARIABLE)
+        self._inner = forwarding_to(other) if other else DomainDispatcherApplication(create_backend_app)
         self._server = make_server("127.0.0.1", 0, self._answer, threaded=True)
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True)
         self._thread.start()
@@ -189,6 +195,15 @@ class Bucket:
         self.asked: list[Asked] = []
         self.refuse: Callable[[Asked], bool] | None = None
         self.status = 500
+        self.code: str | None = None
+        """The word in the body of a refusal, as S3 gives one."""
+        self.hang: threading.Event | None = None
+        """Refusals are answered only once it is set."""
+        self._other: Any = None
+        if other:
+            key, secret = os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"]
+            self._other = emptied_bucket(other, BUCKET, key=key, secret=secret)
+            return
         # Its state is the process's: every test begins with an empty one.
         self._call("POST", "/moto-api/reset")
         self._call("PUT", f"/{BUCKET}")
@@ -200,6 +215,8 @@ class Bucket:
 
     def objects(self) -> list[str]:
         """The keys that are in the bucket."""
+        if self._other is not None:
+            return [each["Key"] for each in self._other.list_objects_v2(Bucket=BUCKET).get("Contents", [])]
         listing = ElementTree.fromstring(self._call("GET", f"/{BUCKET}?list-type=2"))
         return [str(each.text) for each in listing.iter() if each.tag.endswith("}Key")]
 
@@ -225,8 +242,11 @@ class Bucket:
         if self.refuse is None or not self.refuse(asked):
             return self._inner(environ, start)  # type: ignore[no-any-return]
         environ["wsgi.input"].read(asked.size_bytes)
-        start(f"{self.status} Refused", [("Content-Length", "0")])
-        return [b""]
+        if self.hang is not None:
+            self.hang.wait(30)
+        body = f"<Error><Code>{self.code}</Code><Message>{self.code}</Message></Error>" if self.code else ""
+        start(f"{self.status} Refused", [("Content-Length", str(len(body)))])
+        return [b"" if asked.method == "HEAD" else body.encode()]
 
     def _call(self, method: str, path: str) -> bytes:
         connection = HTTPConnection("127.0.0.1", self._server.port, timeout=10)
@@ -242,8 +262,9 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
     """An empty bucket, and the environment that an operator would set for it."""
     bucket = Bucket()
     monkeypatch.setenv("AWS_ENDPOINT_URL", bucket.url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    if URL_VARIABLE not in os.environ:
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_REGION", "eu-west-1")
     yield bucket
     bucket.close()

@@ -14,6 +14,7 @@ There is no ffprobe: libsndfile reads the headers it knows, for the rest ffmpeg 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import signal
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from app.audio.clips import CONTAINERS, Clip, draw_peaks, read_header, refuse_not_numbers, sniff
 from app.audio.processes import Finished, Limits, run
-from app.errors import AudioRejected
+from app.errors import AudioRejected, StorageUnavailable
 
 __all__ = ["Audio", "Clip", "Recipe", "default_binary", "family", "keep_argv", "trim_argv", "walk_argv"]
 
@@ -35,6 +36,10 @@ _MOST_RUNS = 3
 until it happens every time, as it does where the processor limit of its own ends it."""
 _PROGRESS = re.compile(r"\w+=", re.ASCII)
 _THRESHOLD = re.compile(r"-\d{1,3}(\.\d{1,2})?dB", re.ASCII)
+_DISK_FULL_CODES = {256 - errno.ENOSPC, 256 - errno.EDQUOT}
+"""ffmpeg exits with the low byte of the error that ended it, which is a negative errno."""
+_DISK_FULL = re.compile(r"^\[a?out#.*(No space left on device|Disk quota exceeded)", re.MULTILINE)
+"""Older ones exit with 1 and only say so, about an output; what a file's tags say is not in brackets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,8 @@ class Audio:
         wav, flac, mp3 and ogg keep their family (`family` names a file's suffix), the rest becomes mp3.
         Silent is an RMS below `threshold` over 20 ms. With `trim_silence=False` a family member is copied
         without re-encoding, and only proven to decode and to be above the threshold somewhere.
-        Raises AudioRejected and EngineUnavailable; `target` is then not there.
+        Raises AudioRejected, EngineUnavailable, and StorageUnavailable for a full disk; `target` is then
+        not there.
         """
         if not _THRESHOLD.fullmatch(threshold):
             raise ValueError(f"threshold {threshold!r} is not like -60dB")
@@ -161,6 +167,9 @@ class Audio:
             ended, runs = await self._run(argv), runs + 1
         if ended.exit_code == 0:
             return ended
+        if ended.exit_code in _DISK_FULL_CODES or _DISK_FULL.search(ended.stderr_tail):
+            # Nothing is wrong with the clip: it can be tried again once there is room.
+            raise StorageUnavailable("no space is left on the disk of temporary files")
         if "matches no streams" in ended.stderr_tail:
             raise AudioRejected("the file has no audio stream")
         complaint = _complaint(ended.stderr_tail, *paths) or f"ffmpeg ended with {ended.exit_code}"

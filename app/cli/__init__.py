@@ -23,6 +23,7 @@ from app.cli.jobs import jobs
 from app.cli.ledger import deliveries, recover
 from app.cli.request import request
 from app.cli.serving import gpu_worker, migrate, serve, worker
+from app.cli.sweep import sweep
 
 EXIT_CODES = "Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 job failed · 5 timed out"
 
@@ -33,7 +34,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _command in (serve, worker, gpu_worker, request, recover, doctor, demo, migrate, bench):
+for _command in (serve, worker, gpu_worker, request, recover, sweep, doctor, demo, migrate, bench):
     cli.command(epilog=EXIT_CODES)(_command)
 cli.add_typer(jobs, name="jobs", epilog=EXIT_CODES)
 cli.add_typer(deliveries, name="deliveries", epilog=EXIT_CODES)

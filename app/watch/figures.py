@@ -7,17 +7,16 @@ every `QUEUES_FRESH_S`. A figure that cannot be had is absent, never old and nev
 from __future__ import annotations
 
 import asyncio
-import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from app.watch.clocks import LineClock
 from app.watch.dependencies import Dependency, Remembered, Standing, Unanswered
 from app.watch.event_loop import LoopWatch
 from app.watch.metrics import Metrics
+from app.workspace import Disks
 from db.figures import QueueFigure, read_queues
 from db.session import Database, DatabaseUnavailable
 from db.states import JobState
@@ -76,19 +75,18 @@ class Figures:
         clock: LineClock,
         metrics: Metrics,
         dependencies: Mapping[str, Dependency],
-        places: Mapping[str, Path],
+        disks: Disks,
         kinds: Collection[str],
     ) -> None:
-        """`places` are folders whose disks matter, by the word for them."""
         self.dependencies = dependencies
         self.clock = clock
         self.loop_watch = LoopWatch(metrics)
         self._database = database
         self._metrics = metrics
-        self._places = places
+        self._disks = disks
         self._kinds = kinds
         self._queues = Remembered(self._read_queues, fresh_s=QUEUES_FRESH_S, most_share=QUEUES_SHARE)
-        self._disks = Remembered(self._read_disks, fresh_s=0)
+        self._left = Remembered(self._read_disks, fresh_s=0)
 
     async def standings(self) -> dict[str, Standing]:
         """How each dependency is doing."""
@@ -102,10 +100,18 @@ class Figures:
         except (DatabaseUnavailable, Unanswered):
             return None
 
+    async def find_shortage(self) -> str | None:
+        """Which disk is short of room, in words; None when none is, or none says so in time."""
+        try:
+            async with asyncio.timeout(LOOK_S):
+                return await self._disks.find_shortage()
+        except TimeoutError:
+            return None
+
     async def free_bytes(self) -> dict[str, int]:
         """Room left on the disks, by place; one that cannot be looked at is absent."""
         try:
-            return await self._disks.get(within_s=LOOK_S)
+            return await self._left.get(within_s=LOOK_S)
         except Unanswered:
             return {}
 
@@ -160,24 +166,7 @@ class Figures:
             return Queues(await read_queues(tx, now=now), now)
 
     async def _read_disks(self) -> dict[str, int]:
-        # In a thread: a network disk that hangs must not hold the loop.
-        return await asyncio.to_thread(free_bytes, dict(self._places))
-
-
-def free_bytes(places: Mapping[str, Path]) -> dict[str, int]:
-    """Room left on the disks of these folders; one that cannot be looked at is absent. Blocks."""
-    found: dict[str, int] = {}
-    for name, path in places.items():
-        try:
-            found[name] = shutil.disk_usage(_existing(path)).free
-        except OSError:
-            continue
-    return found
-
-
-def _existing(path: Path) -> Path:
-    """The folder itself, or the nearest one above it that is there: it is made with the first file."""
-    return next((each for each in (path, *path.parents) if each.exists()), path)
+        return await self._disks.disk_left()
 
 
 def readable(standing: Standing) -> dict[str, Any]:

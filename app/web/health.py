@@ -35,17 +35,19 @@ async def healthz() -> dict[str, str]:
 async def readyz(runtime: Part) -> JSONResponse:
     """Whether jobs can be accepted, stored and finished now, with the reasons where they cannot."""
     figures = runtime.figures
-    standings, queues, free = await asyncio.gather(
-        figures.standings(), figures.queues(), figures.free_bytes()
+    standings, queues, free, shortage = await asyncio.gather(
+        figures.standings(), figures.queues(), figures.free_bytes(), figures.find_shortage()
     )
     needed = [name for name, each in figures.dependencies.items() if each.is_needed]
     reasons = [f"{name}: {standings[name].detail}" for name in needed if not standings[name].ok]
+    if shortage is not None:
+        reasons.append(f"disk: {shortage}")
     body = {
         "ready": not reasons,
         "intake": _intake(runtime, reasons, queues),
-        "checks": _checks(runtime, standings),
+        "checks": _checks(runtime, standings)
+        | {"disk": {"ok": shortage is None, "free_bytes": free, "detail": shortage or ""}},
         "queues": _queues(queues),
-        "disk_free_bytes": free,
         "clock": {"skew_s": _rounded(figures.clock.skew_s), "doubt_s": _rounded(figures.clock.doubt_s)},
         "event_loop": {"lag_worst_s": _rounded(figures.loop_watch.worst_s())},
     }

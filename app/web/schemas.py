@@ -89,6 +89,7 @@ class JobOut(BaseModel):
     started_at: datetime | None
     finished_at: datetime | None
     deadline_at: datetime
+    expires_at: datetime | None = Field(description="When it may be deleted with its files; null: not known")
     outputs: dict[str, OutputOut]
     error: ErrorOut | None
     cost: CostOut

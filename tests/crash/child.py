@@ -62,6 +62,10 @@ class Child:
     def log(self) -> str:
         return (self.folder / "service.log").read_text(errors="replace")
 
+    def set(self, **environment: str) -> None:
+        """Let its next lives have these settings."""
+        self._environment.update(environment)
+
     async def spawn(self) -> None:
         """Begin a life without waiting until it serves."""
         with (self.folder / "service.log").open("ab") as log:

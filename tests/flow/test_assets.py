@@ -152,7 +152,7 @@ async def test_what_is_gone_from_the_store_is_a_problem_and_not_an_error(
         path.unlink()
     for address in (url, f"/v1/assets/{asset.id}/peaks"):
         reply = await line.client.get(address)
-        assert (reply.status_code, reply.json()["code"]) == (404, "not_found")
+        assert (reply.status_code, reply.json()["code"]) == (410, "gone")
     assert (await line.client.get("/v1/assets/ast_nobody")).status_code == 404
 
 

@@ -254,3 +254,22 @@ async def test_recover_asks_the_provider_and_waits_until_what_it_found_is_carrie
     assert (tried["counts"], before["items"][0]["state"]) == ({"ended": 1}, "running")
     assert (done["counts"], done["not_moved_on"]) == ({"ended": 1}, [])
     assert after["items"][0]["state"] == "succeeded"
+
+
+def test_sweep_says_what_it_would_delete_and_then_deletes_it(tmp_path: Path) -> None:
+    told = answer(tmp_path, "sweep")
+    assert (told["seen"], told["count"], told["refused"]) == (1, 0, None), "its own mark alone"
+    orphan = tmp_path / "assets" / "ab" / f"{'ab' * 32}.wav"
+    orphan.parent.mkdir()
+    orphan.write_bytes(b"x" * 1000)
+    would = answer(tmp_path, "sweep", "--dry-run", ORPHAN_AGE_S="0")
+    assert [each["key"] for each in would["orphans"]] == [f"ab/{orphan.name}"]
+    assert orphan.exists()
+    ended = reprise(tmp_path, "sweep", ORPHAN_AGE_S="0")
+    assert ended.returncode == 0, ended.stderr
+    assert "1 of 2 objects (1 kB)" in ended.stdout
+    assert not orphan.exists()
+    (tmp_path / "assets" / "installation").write_text("another")
+    refused = reprise(tmp_path, "sweep", ORPHAN_AGE_S="0")
+    assert refused.returncode == 1
+    assert "belongs to another database" in refused.stderr

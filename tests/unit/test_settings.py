@@ -38,7 +38,7 @@ def test_every_name_of_the_contract_is_a_setting_with_a_description(name: str) -
         ("DB_POOL_SIZE", "0"),
         ("LOG_LEVEL", "loud"),
         ("LOG_FORMAT", "xml"),
-        ("RETENTION_S", "86400"),
+        ("RETENTION_S", "0"),
         ("REPLICATE_MODELS", "not json"),
     ],
 )

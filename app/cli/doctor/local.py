@@ -10,6 +10,7 @@ import struct
 import tempfile
 import time
 import wave
+from collections.abc import Mapping
 from pathlib import Path
 
 from app.audio import Audio, default_binary
@@ -18,9 +19,7 @@ from app.cli.doctor.finding import Check, Finding
 from app.errors import EngineUnavailable, StartupError
 from app.provider.signature import WebhookSecrets
 from app.settings import Settings
-from app.storage import Storage
-from app.watch.figures import free_bytes
-from app.wiring import disks_of, open_database
+from app.wiring import disks_of, open_database, open_storage
 from db import schema
 
 _LITTLE_DISK_BYTES, _NO_DISK_BYTES = 2_000_000_000, 200_000_000
@@ -91,15 +90,15 @@ async def _check_database(settings: Settings) -> list[Finding]:
 
 
 async def _check_storage(settings: Settings) -> list[Finding]:
-    wrong = await Storage(settings.storage_url).check()
+    wrong = await open_storage(settings).check()
     if wrong:
         return [Finding.fail("storage", f"{settings.storage_url}: {wrong}", _STORAGE_HINT)]
     return [Finding.ok("storage", f"{settings.storage_url} can be written, read and removed from")]
 
 
 async def _check_disk(settings: Settings) -> list[Finding]:
-    writable = await asyncio.to_thread(_free_bytes, settings.var_dir)
-    places = {f"{settings.var_dir}/": writable} | await asyncio.to_thread(free_bytes, disks_of(settings))
+    writable = await asyncio.to_thread(_writable, settings.var_dir)
+    places = {f"{settings.var_dir}/": writable} | await asyncio.to_thread(_free_bytes, disks_of(settings))
     least = min(places.values())
     free = ", ".join(f"{place} {free / 1e9:.1f} GB" for place, free in places.items() if place != "var")
     detail = f"{settings.var_dir}/ is writable; free: {free}"
@@ -135,12 +134,28 @@ def _write_tone(path: Path) -> None:
         out.writeframes(struct.pack(f"<{len(samples)}h", *samples))
 
 
-def _free_bytes(folder: Path) -> int:
+def _writable(folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=folder)
     os.close(handle)
     Path(name).unlink()
     return shutil.disk_usage(folder).free
+
+
+def _free_bytes(places: Mapping[str, Path]) -> dict[str, int]:
+    """Room left on the disks of these folders; one that cannot be looked at is absent. Blocks."""
+    found: dict[str, int] = {}
+    for name, path in places.items():
+        try:
+            found[name] = shutil.disk_usage(_existing(path)).free
+        except OSError:
+            continue
+    return found
+
+
+def _existing(path: Path) -> Path:
+    """The folder itself, or the nearest one above it that is there: it is made with the first file."""
+    return next((each for each in (path, *path.parents) if each.exists()), path)
 
 
 _FFMPEG_HINT = "Set FFMPEG_BINARY to an ffmpeg with these parts, or leave it empty for the one in the wheel."

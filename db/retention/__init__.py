@@ -1,0 +1,1 @@
+"""What ends a row's life: `expiry` deletes jobs past their time, `chores` says whose turn it is to look."""

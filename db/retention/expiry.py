@@ -1,0 +1,114 @@
+"""Verbs that delete what has expired: an ended job with all that hangs on it, and news of nothing of ours.
+
+A live job is never deleted, nor one whose prediction is still being ended at its provider. An asset stays
+until the last job that has it goes; its objects are condemned in the same transaction and deleted after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from sqlalchemy import bindparam, delete, or_, select, update
+from sqlmodel import SQLModel, col
+
+from db.assets import lay_tombstone
+from db.session import Transaction
+from db.states import LIVE_ATTEMPT_STATUSES, LIVE_JOB_STATES
+from db.tables import Asset, Attempt, Delivery, Event, IdempotencyKey, Job, Output
+
+
+async def date_ended_jobs(tx: Transaction, *, age: timedelta, limit: int) -> int:
+    """Give an expiry to jobs that ended when there was none, counted from their end; how many."""
+    statement = (
+        select(col(Job.id), col(Job.finished_at))
+        .where(col(Job.expires_at).is_(None), col(Job.finished_at).is_not(None))
+        .limit(limit)
+    )
+    ended = (await tx.execute(statement)).mappings().all()
+    if ended:
+        dated = (
+            update(Job.__table__)  # type: ignore[attr-defined]
+            .where(col(Job.id) == bindparam("job_id"))
+            .values(expires_at=bindparam("at"))
+        )
+        await tx.execute(dated, [{"job_id": row["id"], "at": row["finished_at"] + age} for row in ended])
+    return len(ended)
+
+
+async def delete_expired_jobs(
+    tx: Transaction, *, now: datetime, limit: int, with_keys: bool
+) -> tuple[int, int]:
+    """Delete jobs past their expiry, the oldest first; how many, and how many assets went with them.
+
+    `with_keys` when an Idempotency-Key may still be there: it would answer with a job that is not.
+    """
+    under_way = select(col(Attempt.id)).where(
+        col(Attempt.job_id) == col(Job.id), col(Attempt.status).in_(LIVE_ATTEMPT_STATUSES)
+    )
+    statement = (
+        select(col(Job.id))
+        .where(col(Job.expires_at) <= now, col(Job.state).not_in(LIVE_JOB_STATES), ~under_way.exists())
+        .order_by(col(Job.expires_at))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    job_ids = list((await tx.execute(statement)).scalars())
+    if not job_ids:
+        return 0, 0
+    asset_ids = set(
+        (await tx.execute(select(col(Output.asset_id)).where(col(Output.job_id).in_(job_ids)))).scalars()
+    )
+    await _delete_rows(tx, job_ids)
+    if with_keys:
+        await tx.execute(delete(IdempotencyKey).where(col(IdempotencyKey.job_id).in_(job_ids)))
+    return len(job_ids), await _delete_unused_assets(tx, sorted(asset_ids), now)
+
+
+async def delete_stray_deliveries(tx: Transaction, *, before: datetime, limit: int) -> int:
+    """Delete settled news that belongs to no job and came before this time."""
+    statement = (
+        select(col(Delivery.id))
+        .where(
+            col(Delivery.job_id).is_(None),
+            col(Delivery.settled_at).is_not(None),
+            col(Delivery.received_at) < before,
+        )
+        .limit(limit)
+    )
+    ids = list((await tx.execute(statement)).scalars())
+    if ids:
+        await tx.execute(delete(Delivery).where(col(Delivery.id).in_(ids)))
+    return len(ids)
+
+
+async def _delete_rows(tx: Transaction, job_ids: Sequence[str]) -> None:
+    attempt_ids = select(col(Attempt.id)).where(col(Attempt.job_id).in_(job_ids))
+    await tx.execute(
+        delete(Delivery).where(
+            or_(col(Delivery.job_id).in_(job_ids), col(Delivery.attempt_id).in_(attempt_ids))
+        )
+    )
+    owned: tuple[type[SQLModel], ...] = (Output, Event, Attempt)
+    for table in owned:
+        await tx.execute(delete(table).where(table.__table__.c.job_id.in_(job_ids)))  # type: ignore[attr-defined]
+    await tx.execute(delete(Job).where(col(Job.id).in_(job_ids)))
+
+
+async def _delete_unused_assets(tx: Transaction, asset_ids: Sequence[str], now: datetime) -> int:
+    # Locked before it is asked who has them: a finisher that is about to is waited for, or waits.
+    statement = (
+        select(Asset.__table__)  # type: ignore[attr-defined]
+        .where(col(Asset.id).in_(asset_ids))
+        .order_by(col(Asset.id))
+        .with_for_update()
+    )
+    assets = [Asset(**row) for row in (await tx.execute(statement)).mappings()]
+    still = select(col(Output.asset_id)).where(col(Output.asset_id).in_(asset_ids))
+    used = set((await tx.execute(still)).scalars())
+    unused = [asset for asset in assets if asset.id not in used]
+    for asset in unused:
+        await tx.execute(delete(Asset).where(col(Asset.id) == asset.id))
+        keys = [asset.storage_key, asset.peaks_key]
+        await lay_tombstone(tx, asset.sha256, keys, now=now, asset_id=asset.id)
+    return len(unused)
