@@ -24,17 +24,17 @@ class ObjectsDoomed(Exception):
 
 async def insert_asset(tx: Transaction, asset: Asset) -> Asset:
     """Store an asset, or return the one that holds the same bytes already. Raises ObjectsDoomed."""
-    inserted = await tx.insert_new(Asset, asset.model_dump())
+    if await tx.insert_new(Asset, asset.model_dump()):
+        # Only now: whoever condemns these bytes waits for this row, or has been waited for by the insert.
+        tombstone = await find_tombstone(tx, asset.sha256)
+        if tombstone and {asset.storage_key, asset.peaks_key} & set(tombstone.keys):
+            raise ObjectsDoomed
+        return asset
     statement = select(Asset.__table__).where(col(Asset.sha256) == asset.sha256)  # type: ignore[attr-defined]
     # Held until the commit, so that it is not deleted while an output comes to point at it.
     row = (await tx.execute(statement.with_for_update(read=True, key_share=True))).mappings().first()
     if row is None:
         raise ObjectsDoomed
-    if inserted:
-        # Only now: whoever condemns these bytes waits for this row, or has been waited for by the insert.
-        tombstone = await find_tombstone(tx, asset.sha256)
-        if tombstone and {asset.storage_key, asset.peaks_key} & set(tombstone.keys):
-            raise ObjectsDoomed
     return Asset(**row)
 
 
