@@ -139,7 +139,7 @@ class Figures:
         for dependency in self.dependencies.values():
             await dependency.aclose()
         await self._queues.aclose()
-        await self._disks.aclose()
+        await self._left.aclose()
 
     def _show(self, queues: Queues | None) -> None:
         metrics = self._metrics
