@@ -80,7 +80,9 @@ class Killer:
         return starting and self._dice.random() > STARTS_KILLED
 
     def _children(self) -> list[psutil.Process]:
-        return [process for member in self.world.members for process in member.tree()[1:]]
+        # A service whose Cog server dies while it starts gives the start up.
+        members = [member for member in self.world.members if not self._spares([member])]
+        return [process for member in members for process in member.tree()[1:]]
 
     async def _hunt(self) -> list[psutil.Process]:
         """An ffmpeg, which is gone again in a moment: among the processes that are new at each look."""
