@@ -1,7 +1,12 @@
-"""How an engine of each kind of database is made: its pool, its limits, its way to begin a transaction."""
+"""How an engine of each kind of database is made: its pool, its limits, its way to begin a transaction.
+
+And who writes next where there is one writer: `WriteTurns`, for SQLite.
+"""
 
 from __future__ import annotations
 
+import asyncio
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,3 +83,58 @@ def server_engine(url: str, limits: PoolLimits) -> AsyncEngine:
             },
         },
     )
+
+
+class WriteTurns:
+    """One writer at a time. The ingress goes before the stations, but never twice in a row before them.
+
+    In one line with eight appliers and four finishers a webhook would wait for all of their commits before
+    its own; like this it waits for one, and under a flood of webhooks the stations get every other turn.
+    """
+
+    def __init__(self) -> None:
+        self.first = _Place(self, is_first=True)
+        """For the ingress; as `ordinary`, an async context that may be entered again and again."""
+        self.ordinary = _Place(self, is_first=False)
+        self._is_held = False
+        self._was_first = False
+        self._waiting: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
+
+    async def _take(self, *, is_first: bool) -> None:
+        if not self._is_held:
+            self._is_held, self._was_first = True, is_first
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting[is_first].append(turn)
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                # Handed over in the same moment: it is somebody else's now.
+                self._pass_on()
+            raise
+
+    def _pass_on(self) -> None:
+        for is_first in (not self._was_first, self._was_first):
+            waiting = self._waiting[is_first]
+            while waiting:
+                turn = waiting.popleft()
+                if not turn.done():
+                    self._was_first = is_first
+                    turn.set_result(None)
+                    return
+        self._is_held = False
+
+
+class _Place:
+    """One of the two lines."""
+
+    def __init__(self, turns: WriteTurns, *, is_first: bool) -> None:
+        self._turns = turns
+        self._is_first = is_first
+
+    async def __aenter__(self) -> None:
+        await self._turns._take(is_first=self._is_first)  # noqa: SLF001 - two halves of one thing
+
+    async def __aexit__(self, *_: object) -> None:
+        self._turns._pass_on()  # noqa: SLF001

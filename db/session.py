@@ -11,7 +11,6 @@ constraint keeps its own exception, since that is a fault of ours.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
@@ -29,7 +28,7 @@ from sqlalchemy.pool import QueuePool
 from sqlalchemy.sql import Executable
 from sqlmodel import SQLModel
 
-from db.engines import PoolLimits, server_engine, sqlite_engine
+from db.engines import PoolLimits, WriteTurns, server_engine, sqlite_engine
 
 
 class DatabaseUnavailable(Exception):
@@ -107,10 +106,15 @@ class Database:
     def __init__(self, url: str, limits: PoolLimits | None = None) -> None:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        turns = WriteTurns()
         self.write_turn: AbstractAsyncContextManager[Any] = (
-            asyncio.Lock() if self.is_sqlite else nullcontext()
+            turns.ordinary if self.is_sqlite else nullcontext()
         )
         """Whoever writes takes its turn here: SQLite has one writer, a server sorts them out by itself."""
+        self.first_write_turn: AbstractAsyncContextManager[Any] = (
+            turns.first if self.is_sqlite else nullcontext()
+        )
+        """The ingress's, whom a provider waits for."""
         limits = limits or PoolLimits()
         if self.is_sqlite:
             self._writer = sqlite_engine(url, limits, size=1, begin="BEGIN IMMEDIATE")
