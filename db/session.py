@@ -42,7 +42,8 @@ from db.connections.faults import (
     fault_of,
     unavailable,
 )
-from db.connections.pools import Place, PoolMonitor, WriteTurn, place_outside
+from db.connections.pools import Place, PoolMonitor, place_outside
+from db.connections.turns import WriteTurns
 from db.engines import PoolLimits, server_engine, sqlite_engine
 from db.tables import UtcDateTime
 
@@ -151,9 +152,15 @@ class Database:
         self.url = url
         self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
         self.limits = limits = limits or PoolLimits()
-        self._turn = WriteTurn(limits.timeout_s) if self.is_sqlite else None
-        self.write_turn: AbstractAsyncContextManager[Any] = self._turn or nullcontext()
+        self._turns = WriteTurns(limits.timeout_s) if self.is_sqlite else None
+        self.write_turn: AbstractAsyncContextManager[Any] = (
+            self._turns.ordinary if self._turns else nullcontext()
+        )
         """Whoever writes takes its turn here: SQLite has one writer, a server sorts them out by itself."""
+        self.first_write_turn: AbstractAsyncContextManager[Any] = (
+            self._turns.first if self._turns else nullcontext()
+        )
+        """The ingress's, whom a provider waits for."""
         self.beside: dict[str, Callable[[], int]] = {}
         """Connections that others hold beside the pools: how many each has, by name."""
         self._again = 0
@@ -236,10 +243,10 @@ class Database:
         """
         figures = {**self._readers.figures(), "again": self._again}
         figures.update({name: count() for name, count in self.beside.items()})
-        if self._turn is not None:
+        if self._turns is not None:
             writers = self._writers.figures()
             figures.update({name: figures[name] + writers[name] for name in ("recycled", "leaked")})
-            figures.update(self._turn.figures())
+            figures.update(self._turns.figures())
         return figures
 
     async def aclose(self) -> None:

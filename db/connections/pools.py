@@ -1,6 +1,6 @@
 """How the pools do: who waits for a connection, which were replaced, who keeps one too long.
 
-One `PoolMonitor` an engine, and on SQLite one `WriteTurn` a database, which is the pool of its single
+One `PoolMonitor` an engine, and on SQLite one `WriteTurns` a database, which is the pool of its single
 writer. Replaced connections are counted through SQLAlchemy's pool events; waits and holders are told by
 `db.session`, because a pool says nothing of those who stand in line. Bounded: a monitor knows only the
 connections that exist. It starts no task: who holds too long is seen when others come, and at every look.
@@ -8,7 +8,6 @@ connections that exist. It starts no task: who holds too long is seen when other
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import time
 from collections.abc import Iterator
@@ -21,8 +20,6 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.pool import QueuePool
-
-from db.connections.faults import DatabaseUnavailable
 
 log = structlog.get_logger()
 
@@ -142,49 +139,6 @@ class PoolMonitor:
         self._told.add(turn)
         self._leaked += 1
         log.warning("pool.connection_held", held_s=round(held_s, 1), where=name_of(place))
-
-
-class WriteTurn:
-    """The single writer's turn on SQLite: one at a time, waited for within a limit."""
-
-    def __init__(self, limit_s: float) -> None:
-        self._limit_s = limit_s
-        self._lock = asyncio.Lock()
-        self._standing = 0
-        self._waited = self._timeouts = 0
-        self._waited_s = 0.0
-
-    async def __aenter__(self) -> None:
-        """Raises DatabaseUnavailable when the turn does not come."""
-        if not self._lock.locked() and not self._standing:
-            await self._lock.acquire()
-            return
-        began = time.monotonic()
-        self._standing += 1
-        try:
-            async with asyncio.timeout(self._limit_s):
-                await self._lock.acquire()
-        except TimeoutError:
-            self._timeouts += 1
-            raise DatabaseUnavailable(f"no turn to write within {self._limit_s:g} s") from None
-        finally:
-            self._standing -= 1
-            self._waited += 1
-            self._waited_s += time.monotonic() - began
-
-    async def __aexit__(self, *_: object) -> None:
-        self._lock.release()
-
-    def locked(self) -> bool:
-        return self._lock.locked()
-
-    def figures(self) -> dict[str, int]:
-        """`turn_waited`, `turn_waited_ms`, `turn_timeouts`: since the start."""
-        return {
-            "turn_waited": self._waited,
-            "turn_waited_ms": round(self._waited_s * 1000),
-            "turn_timeouts": self._timeouts,
-        }
 
 
 def place_outside() -> Place:

@@ -40,7 +40,7 @@ class SqliteIngress:
     async def write(self, deliveries: Sequence[NewDelivery]) -> list[bool]:
         rows = [_sqlite_row(delivery) for delivery in deliveries]
         # SQLite has one writer: who waits in the kernel's busy handler sleeps, who waits here is woken.
-        async with self._database.write_turn:
+        async with self._database.first_write_turn:
             try:
                 new = await asyncio.get_running_loop().run_in_executor(self._thread, self._insert, rows)
             except sqlite3.OperationalError as exc:

@@ -33,10 +33,10 @@ def main() -> None:
     run = json.loads(kept.read_text()) if kept.exists() else {"benches": {}}
     if not given.no_run:
         run["machine"] = describe_machine()
+        kept.parent.mkdir(parents=True, exist_ok=True)
         for name in given.names or BENCHES:
             run["benches"][name] = _run(name, quick=given.quick)
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        kept.write_text(json.dumps(run, indent=1) + "\n")
+            kept.write_text(json.dumps(run, indent=1) + "\n")
     if given.page:
         write_page(run)
         print("docs/reference/performance.md is written.")

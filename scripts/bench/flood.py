@@ -2,10 +2,11 @@
 
 A burst of webhooks says that N predictions are done: from then on clips are fetched, trimmed and stored on
 all cores. Once the burst is acknowledged, webhooks of progress of other predictions come at a fixed rate,
-signed, whether the ones before were answered or not; the time of each runs from when it was due. When half
-of the clips are stored the service is killed with SIGKILL and started again; a hook is lost if it was
-acknowledged and its clip is never stored. The plain design (`plain_design.py`: a session a hook, a
-background task after the reply, blocking ffmpeg) has the same load on the same machine, in turn.
+signed, whether the ones before were answered or not; the time of each runs from when it was due (of who is
+not done with the burst by then, the burst is timed). When half of the clips are stored the service is
+killed with SIGKILL and started again; a hook is lost if it was acknowledged and its clip is never stored.
+The plain design (`plain_design.py`: a session a hook, a background task after the reply, blocking ffmpeg)
+has the same load on the same machine, in turn.
 """
 
 from __future__ import annotations
@@ -37,9 +38,14 @@ class Seen:
     """What the sender saw, and what became of it."""
 
     ack_ms: list[float] = field(default_factory=list)
+    burst_ms: list[float] = field(default_factory=list)
     clips_a_s: float = 0.0
     acknowledged: set[str] = field(default_factory=set)
     lost: int = 0
+
+    @property
+    def told_ms(self) -> list[float]:
+        return self.ack_ms or self.burst_ms
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -55,7 +61,7 @@ def measure(quick: bool) -> list[Figure]:
 
 def _figures(ours: list[Seen], plain: list[Seen]) -> list[Figure]:
     anchor = "plain design"
-    late, plain_late = (median([p99(seen.ack_ms) for seen in all_seen]) for all_seen in (ours, plain))
+    late, plain_late = (median([p99(seen.told_ms) for seen in all_seen]) for all_seen in (ours, plain))
     clips, plain_clips = (median([seen.clips_a_s for seen in all_seen]) for all_seen in (ours, plain))
     lost, plain_lost = (
         100 * sum(seen.lost for seen in all_seen) / sum(len(seen.acknowledged) for seen in all_seen)
@@ -64,7 +70,7 @@ def _figures(ours: list[Seen], plain: list[Seen]) -> list[Figure]:
     told = f"{sum(seen.lost for seen in ours)} of {sum(len(seen.acknowledged) for seen in ours)}"
     return [
         Figure(5, "ack while trimming, p99", late, "ms", anchor, plain_late, plain_late / late, 25, 15,
-               is_low_good=True, judged="ours", note=f"p50 {median(ours[0].ack_ms):.1f} ms"),
+               is_low_good=True, judged="ours", note=f"p50 {median(ours[0].told_ms):.1f} ms"),
         Figure(5, "clips stored meanwhile", clips, "/s", anchor, plain_clips, clips / plain_clips, 30, 45,
                judged="ours"),
         Figure(5, "acknowledged and lost to SIGKILL", lost, "%", anchor, plain_lost, None, 0, 0,
@@ -163,7 +169,9 @@ async def _load(
 
 
 async def _finished(sender: Sender, waiting: Waiting, seen: Seen) -> None:
+    began = time.monotonic()
     if await sender.post(waiting.path, waiting.body, f"done_{waiting.attempt_id}"):
+        seen.burst_ms.append(1000 * (time.monotonic() - began))
         seen.acknowledged.add(waiting.attempt_id)
 
 

@@ -6,7 +6,7 @@ commit a webhook (ON CONFLICT DO NOTHING); then it enqueues a task that carries 
 Redis syncs its log at every write (`appendfsync always`), as PostgreSQL does. The task reads the delivery
 and settles it, in one transaction on a kept psycopg connection. One prefork process, acks late.
 
-Usage: celery -A peer_celery:celery worker …, or peer_celery.py serve; the places come from PEER_DSN and PEER_REDIS.
+Usage: celery -A peer_celery:celery worker, or peer_celery.py serve; PEER_DSN and PEER_REDIS say where.
 """
 
 from __future__ import annotations

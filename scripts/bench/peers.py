@@ -166,7 +166,8 @@ def _our_path(url: str, folder: Path) -> str:
 def _celery(stack: ExitStack, postgres: Postgres, peers: Path, folder: Path, name: str) -> Contender:
     port = stack.enter_context(_redis(peers, folder))
     environment = _peer(postgres, name) | {"PEER_REDIS": f"redis://127.0.0.1:{port}/0"}
-    argv = [peers, "-m", "celery", "-A", "peer_celery:celery", "worker", "--pool", "prefork", "--concurrency", "1",
+    argv = [peers, "-m", "celery", "-A", "peer_celery:celery", "worker", "--pool", "prefork",
+            "--concurrency", "1",
             "--loglevel", "critical", "--without-gossip", "--without-mingle",
             "--without-heartbeat"]  # fmt: skip
     worker = _child(stack, argv, environment, folder, stdout=None)
