@@ -20,7 +20,10 @@ MOST_MODULES_IN_DB = 14
 """One a table with its verbs, and what they stand on."""
 MOST_MODULES_IN_WEB = 12
 """One a family of routes, and the edge's own parts."""
+MOST_MODULES_IN_CLI = 12
+"""One a family of commands, and what they share."""
 MOST_MODULES = {
+    ROOT / "app" / "cli": MOST_MODULES_IN_CLI,
     ROOT / "app": MOST_MODULES_IN_APP,
     ROOT / "app" / "web": MOST_MODULES_IN_WEB,
     ROOT / "db": MOST_MODULES_IN_DB,

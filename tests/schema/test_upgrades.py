@@ -207,7 +207,8 @@ def _asked() -> JobRequest:
 
 
 async def _listed(runtime: Runtime) -> list[str]:
-    return [view.job.id for view in await runtime.jobs.list_jobs(JobFilter(), limit=10)]
+    views, _ = await runtime.jobs.list_jobs(JobFilter(), limit=10)
+    return [view.job.id for view in views]
 
 
 async def _migrate(url: str, folder: Path) -> asyncio.subprocess.Process:

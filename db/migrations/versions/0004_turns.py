@@ -9,8 +9,8 @@ from alembic import op
 
 from db.tables import UtcDateTime
 
-revision = "0007"
-down_revision = "0004"
+revision = "0004"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 serves_code_of = "0002"

@@ -2,10 +2,11 @@
 
 from alembic import op
 
-revision = "0008"
-down_revision = "0007"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
+serves_code_of = "0002"
 
 MADE = {
     "ix_jobs_created_at": ["created_at"],
