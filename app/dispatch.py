@@ -109,7 +109,7 @@ class Dispatcher:
         name = choose_provider(job.provider, self._asked, tried)
         if name is None:
             # Where others share the database, one of them may have the provider: the job stays due.
-            if self._line.settings.is_sqlite:
+            if not self._line.settings.is_shared:
                 later = now + timedelta(seconds=30)
                 reason = f"no provider for {job.kind} is configured"
                 await job_rows.postpone_job(tx, job.id, run_after=later, waiting_reason=reason)

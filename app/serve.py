@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import signal
 import socket
 from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -23,7 +24,7 @@ from app.crash_points import Reach, pass_by
 from app.engines.supervisor import CogSupervisor
 from app.errors import AppError, StartupError
 from app.main import Front, create_app
-from app.ownership import Ownership
+from app.ownership import Ownership, sole_use
 from app.provider.base import Provider
 from app.provider.cog import Cog
 from app.settings import Settings
@@ -63,9 +64,15 @@ async def running_service(
     embedded = worker and gpu_worker and not settings.cog_urls
     async with AsyncExitStack() as stack:
         ownership = None
-        if worker and settings.is_sqlite:
+        if not (worker or settings.is_shared or settings.is_sqlite):
+            # Its hints would reach nobody: whoever works is in another process.
+            raise StartupError(
+                "DATABASE_URL: a web without stations needs PostgreSQL; on MySQL `serve` is both"
+            )
+        if worker and not settings.is_shared:
             ownership = Ownership(settings)
             stack.callback(ownership.close)
+            await stack.enter_async_context(sole_use(settings, on_loss=_end_this_process))
         runtime = await stack.enter_async_context(
             open_runtime(settings, embedded_worker=embedded, workers_elsewhere=not worker, reach=reach)
         )
@@ -97,8 +104,8 @@ async def running_worker(
 
     With `gpu_worker` and no `COG_URLS`, our own engines run beside it. Raises StartupError with one line.
     """
-    if settings.is_sqlite:
-        raise StartupError("DATABASE_URL: workers of their own need PostgreSQL; with SQLite, `serve` works")
+    if not settings.is_shared:
+        raise StartupError("DATABASE_URL: workers of their own need PostgreSQL; elsewhere `serve` works")
     if settings.public_url is None and Station.DISPATCH in stations:
         raise StartupError("PUBLIC_URL: needed, so that providers can call the web processes back")
     embedded = gpu_worker and not settings.cog_urls
@@ -114,6 +121,11 @@ async def running_worker(
         log.info("worker.up", stations=[station.value for station in stations])
         yield runtime
     log.info("worker.down")
+
+
+def _end_this_process() -> None:
+    # As an operator would: what has begun gets to end, and fails where another process has taken it.
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _spare_the_collector() -> None:
@@ -234,7 +246,7 @@ async def _give_up(runtime: Runtime, gone_at: datetime) -> None:
 
 async def _take_over(runtime: Runtime) -> None:
     """The owner of an embedded database knows that every other process is dead, and need not wait to see."""
-    if runtime.settings.is_sqlite:
+    if not runtime.settings.is_shared:
         await runtime.worker.catch_up()
         await runtime.recovery.forget_orphans(silent_since=await runtime.worker.beat())
 

@@ -171,10 +171,12 @@ def open_database(settings: Settings) -> Database:
         )
     except OSError as exc:
         raise StartupError(f"DATABASE_URL: {exc.filename} cannot be made: {exc.strerror}") from exc
+    except ModuleNotFoundError as exc:
+        raise StartupError(f"DATABASE_URL: the driver {exc.name} is not installed") from exc
 
 
 async def _check_schema(database: Database) -> None:
-    """An embedded database is brought up to date here; a shared one is its operators' to migrate."""
+    """A file is brought up to date here; a database on a server is its operators' to migrate."""
     here, wanted = await schema.current_revision(database), schema.head_revision()
     if here == wanted:
         return
@@ -242,7 +244,7 @@ def _make_bench(settings: Settings, outbound: Outbound | None, stack: AsyncExitS
 
 
 def _make_engine(settings: Settings) -> WorkEngine:
-    if settings.is_sqlite:
+    if not settings.is_shared:
         return EmbeddedEngine()
     from app.work.postgres import PostgresEngine
 
@@ -250,7 +252,7 @@ def _make_engine(settings: Settings) -> WorkEngine:
 
 
 async def _make_notifier(settings: Settings, stack: AsyncExitStack) -> Notifier:
-    if settings.is_sqlite:
+    if not settings.is_shared:
         return InProcessNotifier()
     from app.notify.postgres import PostgresHints
 

@@ -84,7 +84,7 @@ class Worker:
         }
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._keep_working(steps))
-            if not self._line.settings.is_sqlite:
+            if self._line.settings.is_shared:
                 tasks.create_task(self._repeat(self._keep_beating, BEAT_S))
             tasks.create_task(self._repeat(self.sweep, self._line.settings.sweep_interval_s))
             tasks.create_task(

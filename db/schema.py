@@ -16,11 +16,20 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateTable
 
 from db.session import Database, DatabaseUnavailable
 from db.tables import Table
 
 MIGRATIONS = Path(__file__).parent / "migrations"
+
+
+@compiles(CreateTable, "mysql", "mariadb")
+def _create_table(element: CreateTable, compiler: Any, **options: Any) -> str:
+    """Every table there holds any character, compares bytes and has transactions, whatever the default."""
+    made: str = compiler.visit_create_table(element, **options)
+    return f"{made.rstrip()} ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 
 
 async def upgrade(database: Database, revision: str = "head") -> None:
