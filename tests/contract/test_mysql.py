@@ -176,7 +176,7 @@ async def test_a_lock_that_is_not_given_back_is_unavailable_within_the_limit(dat
         await insert_job(tx, job())
     async with database.transaction() as tx:
         await find_job(tx, "job_1", lock=True)
-        with pytest.raises(DatabaseUnavailable):
+        with pytest.raises(DatabaseUnavailable, match="Lock wait|max_statement_time"):
             async with database.transaction() as second:
                 await find_job(second, "job_1", lock=True)
     await database.aclose()
@@ -184,7 +184,7 @@ async def test_a_lock_that_is_not_given_back_is_unavailable_within_the_limit(dat
 
 async def test_a_statement_past_its_limit_is_ended_by_the_server(database_url: str) -> None:
     database = Database(database_url, PoolLimits(statement_timeout_s=0.2))
-    with pytest.raises(DatabaseUnavailable):
+    with pytest.raises(DatabaseUnavailable, match="max_statement_time"):
         async with database.reading() as tx:
             await tx.execute(text("SELECT SLEEP(20)"))
     assert (await database.health()).ok
