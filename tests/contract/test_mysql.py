@@ -176,7 +176,7 @@ async def test_a_lock_that_is_not_given_back_is_unavailable_within_the_limit(dat
         await insert_job(tx, job())
     async with database.transaction() as tx:
         await find_job(tx, "job_1", lock=True)
-        with pytest.raises(DatabaseUnavailable, match="Lock wait|max_statement_time"):
+        with pytest.raises(DatabaseUnavailable, match=r"Lock wait|max_statement_time"):
             async with database.transaction() as second:
                 await find_job(second, "job_1", lock=True)
     await database.aclose()
