@@ -109,7 +109,7 @@ class Dispatcher:
 
     def _wanted(self) -> Sequence[str] | None:
         """What jobs may ask for that this process begins; None for all, where nobody else would."""
-        return None if self._line.settings.is_sqlite else ["auto", *self._asked]
+        return None if not self._line.settings.is_shared else ["auto", *self._asked]
 
     async def _begin(self, tx: Transaction, job: Job, now: datetime) -> Attempt | None:
         """Write the attempt and take the job from the queue, or let the job wait with a reason."""
@@ -125,7 +125,7 @@ class Dispatcher:
         name = choose_provider(job.provider, self._asked, tried)
         if name is None:
             # Where others share the database, one of them may have the provider: the job stays due.
-            if self._line.settings.is_sqlite:
+            if not self._line.settings.is_shared:
                 later = now + timedelta(seconds=30)
                 reason = f"no provider for {job.kind} is configured"
                 await job_rows.postpone_job(tx, job.id, run_after=later, waiting_reason=reason)

@@ -104,3 +104,5 @@ def _adopt_standard_logging(
     root.setLevel(level.upper())
     for noisy in ("httpx", "httpcore", "uvicorn.access", "pgqueuer", "aiosqlite", "sse_starlette", "alembic"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # It repeats the server's remarks, which may hold values; what matters comes as an exception too.
+    logging.getLogger("asyncmy").setLevel(logging.ERROR)

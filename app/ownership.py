@@ -1,15 +1,20 @@
-"""One process tree on one SQLite file: who serves it, and where.
+"""One process tree on a database that is not shared: who serves it, and where.
 
 The lock is the kernel's (`flock`), so it goes with the process however that ends; the file's text says
-where the holder listens, so that commands on the same machine find the running service.
+where the holder listens, so that commands on the same machine find the running service. That is all for a
+SQLite file. A MySQL server is reached from other machines too, and has a lock of its own: `sole_use`.
 """
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
+import hashlib
 import json
 import os
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +23,7 @@ from sqlalchemy.engine import make_url
 
 from app.errors import StartupError
 from app.settings import Settings
+from db.mysql.owner import LOOK_EVERY_S, OwnerLock
 
 log = structlog.get_logger()
 
@@ -72,6 +78,51 @@ class Ownership:
         os.close(self._handle)
 
 
+@asynccontextmanager
+async def sole_use(
+    settings: Settings, *, on_loss: Callable[[], None], look_every_s: float = LOOK_EVERY_S
+) -> AsyncIterator[None]:
+    """Be the only process that works on this MySQL database while the block lasts; elsewhere do nothing.
+
+    `on_loss` is called once if the lock was lost with its connection and another process took it: what
+    both do meanwhile is fenced by the rows. Raises StartupError when another process has it.
+    """
+    if settings.is_sqlite or settings.is_shared:
+        yield
+        return
+    lock = OwnerLock(settings.database_url)
+    try:
+        try:
+            is_ours = await lock.hold()
+        except OSError as exc:
+            raise StartupError(f"DATABASE_URL: the server does not answer: {exc}") from exc
+        if not is_ours:
+            raise StartupError("DATABASE_URL: a process elsewhere serves this database already")
+        watching = asyncio.create_task(_watch(lock, on_loss, look_every_s))
+        try:
+            yield
+        finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+    finally:
+        await lock.aclose()
+
+
+async def _watch(lock: OwnerLock, on_loss: Callable[[], None], look_every_s: float) -> None:
+    while True:
+        await asyncio.sleep(look_every_s)
+        try:
+            if await lock.hold():
+                continue
+        except OSError as exc:
+            # Away for us: nobody else can have it from there either, and no row can be moved.
+            log.warning("ownership.unknown", reason=str(exc))
+            continue
+        log.critical("ownership.lost")
+        on_loss()
+        return
+
+
 def _take(handle: int) -> None:
     """Take the lock. `find_owner` of another process may have it, for less than the pauses here."""
     for _ in range(_TRIES):
@@ -100,9 +151,14 @@ def find_owner(settings: Settings) -> Owner | None:
 
 
 def lock_path(settings: Settings) -> Path:
-    """Beside the SQLite file. A server database has no owner; of it nothing is ever written here."""
-    database = make_url(settings.database_url).database if settings.is_sqlite else None
-    return Path(f"{database}.lock") if database else settings.var_dir / "service.lock"
+    """Beside the SQLite file; for a server's database, under a name of its own among the temporary files."""
+    url = make_url(settings.database_url)
+    if settings.is_sqlite and url.database:
+        return Path(f"{url.database}.lock")
+    if settings.is_shared:
+        return settings.var_dir / "service.lock"  # has no owner: never written
+    place = f"{url.host}:{url.port}/{url.database}".encode()
+    return settings.var_dir / f"service-{hashlib.sha256(place).hexdigest()[:16]}.lock"
 
 
 def shared_file_system(path: Path, mounts: Path = _MOUNTS) -> str | None:

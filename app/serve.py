@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import signal
 import socket
 import time
 from collections.abc import AsyncIterator, Collection, Iterator
@@ -26,7 +27,7 @@ from app.crash_points import Reach, pass_by
 from app.engines.supervisor import CogSupervisor
 from app.errors import AppError, StartupError
 from app.main import Front, create_app, create_watch
-from app.ownership import Ownership
+from app.ownership import Ownership, sole_use
 from app.provider.base import Provider
 from app.provider.cog import Cog
 from app.settings import Settings
@@ -86,9 +87,15 @@ async def running_service(
     embedded = worker and gpu_worker and not settings.cog_urls
     async with AsyncExitStack() as stack:
         ownership = None
-        if worker and settings.is_sqlite:
+        if not (worker or settings.is_shared or settings.is_sqlite):
+            # Its hints would reach nobody: whoever works is in another process.
+            raise StartupError(
+                "DATABASE_URL: a web without stations needs PostgreSQL; on MySQL `serve` is both"
+            )
+        if worker and not settings.is_shared:
             ownership = Ownership(settings)
             stack.callback(ownership.close)
+            await stack.enter_async_context(sole_use(settings, on_loss=_end_this_process))
         runtime = await stack.enter_async_context(
             open_runtime(settings, embedded_worker=embedded, workers_elsewhere=not worker, reach=reach)
         )
@@ -129,8 +136,8 @@ async def running_worker(
     With `gpu_worker` and no `COG_URLS`, our own engines run beside it. With `watch_port`, `/healthz`,
     `/readyz` and `/metrics` of this process are served on loopback. Raises StartupError with one line.
     """
-    if settings.is_sqlite:
-        raise StartupError("DATABASE_URL: workers of their own need PostgreSQL; with SQLite, `serve` works")
+    if not settings.is_shared:
+        raise StartupError("DATABASE_URL: workers of their own need PostgreSQL; elsewhere `serve` works")
     if settings.public_url is None and Station.DISPATCH in stations:
         raise StartupError("PUBLIC_URL: needed, so that providers can call the web processes back")
     embedded = gpu_worker and not settings.cog_urls
@@ -167,6 +174,11 @@ def _close(app: Front, runtime: Runtime, stop: Stop) -> None:
     app.close_intake()
     runtime.jobs.release_waiters()
     log.info("service.stopping")
+
+
+def _end_this_process() -> None:
+    # As an operator would: what has begun gets to end, and fails where another process has taken it.
+    signal.raise_signal(signal.SIGTERM)
 
 
 def _spare_the_collector() -> None:
@@ -328,7 +340,7 @@ async def _give_up(runtime: Runtime, gone_at: datetime) -> None:
 
 async def _take_over(runtime: Runtime) -> None:
     """The owner of an embedded database knows that every other process is dead, and need not wait to see."""
-    if runtime.settings.is_sqlite:
+    if not runtime.settings.is_shared:
         await runtime.worker.catch_up()
         await runtime.recovery.forget_orphans(silent_since=await runtime.worker.beat())
 

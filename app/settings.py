@@ -31,7 +31,7 @@ class Settings(BaseSettings):
 
     database_url: str = Field(
         "sqlite+aiosqlite:///var/reprise.db",
-        description="SQLite for one machine, `postgresql+asyncpg://…` for many",
+        description="SQLite, `postgresql+asyncpg://…` for many processes, `mysql+asyncmy://…` for one",
     )
     storage_url: str = Field(
         "file://var/assets",
@@ -166,8 +166,8 @@ class Settings(BaseSettings):
             driver = make_url(value).drivername
         except ArgumentError as exc:
             raise ValueError("not a database URL") from exc
-        if driver not in {"sqlite+aiosqlite", "postgresql+asyncpg"}:
-            raise ValueError("use sqlite+aiosqlite:///PATH or postgresql+asyncpg://…")
+        if driver not in {"sqlite+aiosqlite", "postgresql+asyncpg", "mysql+asyncmy", "mariadb+asyncmy"}:
+            raise ValueError("use sqlite+aiosqlite:///PATH, postgresql+asyncpg://… or mysql+asyncmy://…")
         return value
 
     @field_validator("storage_url")
@@ -197,6 +197,11 @@ class Settings(BaseSettings):
     @property
     def is_sqlite(self) -> bool:
         return self.database_url.startswith("sqlite")
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether many processes may work on the database: hints and work items go through it too."""
+        return self.database_url.startswith("postgresql")
 
     @property
     def cog_urls_by_kind(self) -> dict[str, str]:

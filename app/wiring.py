@@ -127,7 +127,7 @@ async def open_runtime(
         callbacks = Callbacks(secret=secret, public_url=settings.public_url, local=local)
         links = Links(secret=secret, life_s=settings.asset_url_s)
         runtime = _join(line, routes, bench, callbacks=callbacks, links=links, process_id=process_id)
-        if not settings.is_sqlite and not any(route.is_asked for route in routes.values()):
+        if settings.is_shared and not any(route.is_asked for route in routes.values()):
             # Its items would be taken from those that can begin something.
             stations = [station for station in stations if station is not Station.DISPATCH]
         runtime.worker.keep_to(stations)
@@ -232,6 +232,8 @@ def open_database(settings: Settings) -> Database:
         )
     except OSError as exc:
         raise StartupError(f"DATABASE_URL: {exc.filename} cannot be made: {exc.strerror}") from exc
+    except ModuleNotFoundError as exc:
+        raise StartupError(f"DATABASE_URL: the driver {exc.name} is not installed") from exc
 
 
 def open_storage(settings: Settings) -> Storage:
@@ -246,7 +248,7 @@ def open_storage(settings: Settings) -> Storage:
 
 
 async def check_schema(database: Database) -> None:
-    """An embedded database is brought up to date here; a shared one is its operators' to migrate."""
+    """A file is brought up to date here; a database on a server is its operators' to migrate."""
     standing, wanted = await schema.standing(database), schema.head_revision()
     match standing:
         case schema.Standing.CURRENT:
@@ -325,7 +327,7 @@ def _make_bench(settings: Settings, outbound: Outbound | None, stack: AsyncExitS
 
 
 def _make_engine(settings: Settings) -> WorkEngine:
-    if settings.is_sqlite:
+    if not settings.is_shared:
         return EmbeddedEngine()
     from app.work.postgres import PostgresEngine
 
@@ -333,7 +335,7 @@ def _make_engine(settings: Settings) -> WorkEngine:
 
 
 async def _make_notifier(settings: Settings, stack: AsyncExitStack) -> Notifier:
-    if settings.is_sqlite:
+    if not settings.is_shared:
         return InProcessNotifier()
     from app.notify.postgres import PostgresHints
 

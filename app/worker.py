@@ -118,7 +118,7 @@ class Worker:
     async def alive(self) -> AsyncIterator[None]:
         """Be known to the other processes for the length of the block, and known to have left afterwards."""
         await self.beat()
-        if self._line.settings.is_sqlite:
+        if not self._line.settings.is_shared:
             yield
             return
         self._pulse.start()

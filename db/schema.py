@@ -8,6 +8,7 @@ works on the schema it makes; the database keeps that, since the older release d
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -24,10 +25,14 @@ from alembic.util.exc import CommandError
 from sqlalchemy import Connection, event, inspect, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.schema import CreateTable
 from sqlmodel import col
 
 from db.connections.faults import Fault, fault_of, unavailable
 from db.engines import server_engine, sqlite_engine
+from db.mysql.connections import mysql_engine
+from db.mysql.owner import take_turn
 from db.session import Database, DatabaseUnavailable
 from db.tables import SchemaMark, Table
 
@@ -36,6 +41,13 @@ MIGRATION_LIMIT_S = 1800.0
 """The longest statement of a migration, and the longest wait for another process that migrates."""
 _LOCK = 0x7265707269736501
 """The name of the advisory lock: `reprise` in ASCII, and a number."""
+
+
+@compiles(CreateTable, "mysql", "mariadb")
+def _create_table(element: CreateTable, compiler: Any, **options: Any) -> str:
+    """Every table there holds any character, compares bytes and has transactions, whatever the default."""
+    made: str = compiler.visit_create_table(element, **options)
+    return f"{made.rstrip()} ENGINE=InnoDB CHARACTER SET utf8mb4 COLLATE utf8mb4_bin"
 
 
 class Standing(StrEnum):
@@ -129,11 +141,14 @@ async def _migrate(database: Database, act: Callable[[Connection], Any]) -> None
     """In one transaction, one process at a time; the next one reads the revision when it has its turn."""
 
     def alone(connection: Connection) -> None:
-        if connection.dialect.name == "postgresql":
+        # Who waits for a table stops everybody who comes after him: better to give up and come again.
+        limit_s = database.limits.timeout_s
+        if database.is_shared:
             connection.execute(text("SELECT pg_advisory_xact_lock(:name)"), {"name": _LOCK})
-            # Who waits for a table stops everybody who comes after him: better to give up and come again.
-            limit_ms = int(database.limits.timeout_s * 1000)
-            connection.execute(text(f"SET LOCAL lock_timeout = {limit_ms}"))
+            connection.execute(text(f"SET LOCAL lock_timeout = {int(limit_s * 1000)}"))
+        elif database.is_mysql:
+            take_turn(connection, limit_s=MIGRATION_LIMIT_S)
+            connection.execute(text(f"SET SESSION lock_wait_timeout = {math.ceil(limit_s)}"))
         act(connection)
         if database.is_sqlite and connection.exec_driver_sql("PRAGMA foreign_key_check").first():
             raise DatabaseUnavailable("the migration would leave rows that refer to nothing")
@@ -149,11 +164,10 @@ async def _patient_engine(database: Database) -> AsyncIterator[AsyncEngine]:
     if database.is_sqlite:
         engine = sqlite_engine(database.url, limits, size=1, begin="BEGIN IMMEDIATE")
         event.listen(engine.sync_engine, "connect", _without_references)
-    elif database.engine.dialect.name == "postgresql":
-        engine = server_engine(database.url, limits)
+    elif database.is_mysql:
+        engine = mysql_engine(database.url, limits)
     else:
-        yield database.engine
-        return
+        engine = server_engine(database.url, limits)
     try:
         yield engine
     finally:

@@ -1,4 +1,4 @@
-"""How a transaction is had, on SQLite and on PostgreSQL, and how the database is doing.
+"""How a transaction is had, on SQLite, PostgreSQL and MySQL, and how the database is doing.
 
 Promises: a transaction commits when its block ends and rolls back when it raises; nobody calls commit.
 What must follow a commit (a hint, a work item of the in-memory engine) is queued with `after_commit` and
@@ -24,10 +24,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
 import structlog
-from sqlalchemy import ColumnElement, Interval, func, literal, select, text
+from sqlalchemy import ColumnElement, Interval, func, insert, literal, select, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import CursorResult, make_url
-from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql import Executable
@@ -45,6 +45,7 @@ from db.connections.faults import (
 from db.connections.pools import Place, PoolMonitor, place_outside
 from db.connections.turns import WriteTurns
 from db.engines import PoolLimits, server_engine, sqlite_engine
+from db.mysql.connections import BACKENDS, DUPLICATE_KEY, mysql_engine
 from db.tables import UtcDateTime
 
 __all__ = [
@@ -95,6 +96,8 @@ class Transaction:
 
     async def insert_new(self, table: type[SQLModel], *rows: dict[str, Any]) -> int:
         """Insert rows that are not there yet, by any unique key, and say how many were new."""
+        if self._connection.dialect.name in BACKENDS:
+            return sum([await self._insert_or_find(table, row) for row in rows])
         dialect = postgresql if self._connection.dialect.name == "postgresql" else sqlite
         statement = dialect.insert(table).on_conflict_do_nothing()
         inserted = 0
@@ -118,8 +121,26 @@ class Transaction:
         """The time by the clock that all who share this database have in common."""
         if self._connection.dialect.name == "sqlite":
             return datetime.now(UTC)
+        if self._connection.dialect.name in BACKENDS:
+            # NOW() has whole seconds, and a plain column there knows no time zone.
+            there: datetime = (await self._connection.execute(text("SELECT UTC_TIMESTAMP(6)"))).scalar_one()
+            return there.replace(tzinfo=UTC)
         found: datetime = (await self._connection.execute(select(func.now()))).scalar_one()
         return found
+
+    async def _insert_or_find(self, table: type[SQLModel], row: dict[str, Any]) -> bool:
+        """Whether it was new, on MySQL, where a statement that fails takes only itself back.
+
+        INSERT IGNORE would also store what does not fit, cut; and with row counts of rows found, which
+        compare-and-set needs, ON DUPLICATE KEY UPDATE counts a known row like a new one.
+        """
+        try:
+            await self._connection.execute(insert(table), row)
+        except IntegrityError as exc:
+            if exc.orig is None or exc.orig.args[:1] != (DUPLICATE_KEY,):
+                raise
+            return False
+        return True
 
     def after_commit(self, effect: Callable[[], None]) -> None:
         """Run `effect` once the commit is durable; never on a rollback. It must not block or raise."""
@@ -150,7 +171,12 @@ class Database:
 
     def __init__(self, url: str, limits: PoolLimits | None = None) -> None:
         self.url = url
-        self.is_sqlite = make_url(url).get_backend_name() == "sqlite"
+        backend = make_url(url).get_backend_name()
+        self.is_sqlite = backend == "sqlite"
+        self.is_mysql = backend in BACKENDS
+        """MySQL or MariaDB: a server, and yet for one process."""
+        self.is_shared = not self.is_sqlite and not self.is_mysql
+        """Whether many processes may work on it: work items and hints are in it too."""
         self.limits = limits = limits or PoolLimits()
         self._turns = WriteTurns(limits.timeout_s) if self.is_sqlite else None
         self.write_turn: AbstractAsyncContextManager[Any] = (
@@ -170,7 +196,8 @@ class Database:
             self._writers = PoolMonitor(self._writer, most=1, held_limit_s=limits.held_limit_s)
             self._readers = PoolMonitor(self._reader, most=limits.size, held_limit_s=limits.held_limit_s)
         else:
-            self._writer = self._reader = server_engine(url, limits)
+            make_engine = mysql_engine if self.is_mysql else server_engine
+            self._writer = self._reader = make_engine(url, limits)
             most = limits.size + limits.max_overflow
             self._writers = self._readers = PoolMonitor(
                 self._writer, most=most, held_limit_s=limits.held_limit_s
@@ -222,7 +249,9 @@ class Database:
         """Ask the database for one row, and whether it could be written. Never raises."""
         started = time.perf_counter()
         detail = ""
-        question = "SELECT 1" if self.is_sqlite else "SELECT current_setting('transaction_read_only')"
+        question = "SELECT current_setting('transaction_read_only')" if self.is_shared else "SELECT 1"
+        if self.is_mysql:
+            question = "SELECT IF(@@read_only, 'on', 'off')"
         try:
             async with self.reading() as tx:
                 if (await tx.execute(text(question))).scalar_one() == "on":

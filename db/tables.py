@@ -7,8 +7,21 @@ Times are aware UTC. JSON columns hold plain JSON values. Rows refer to each oth
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, DateTime, Dialect, Index, LargeBinary, MetaData, String, Text, func, text
-from sqlalchemy.types import TypeDecorator
+from sqlalchemy import (
+    JSON,
+    DateTime,
+    Dialect,
+    Float,
+    Index,
+    LargeBinary,
+    MetaData,
+    String,
+    Text,
+    func,
+    text,
+)
+from sqlalchemy.dialects import mysql
+from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
 
 # A stable name for every constraint, so that a migration can drop it on any database.
@@ -20,11 +33,25 @@ NAMING = {
 }
 
 
+_MYSQL = ("mysql", "mariadb")
+"""What the types are called by there: each is what the plain type is elsewhere, where MySQL's is smaller."""
+REAL = Float().with_variant(mysql.DOUBLE(asdecimal=False), *_MYSQL)
+LONG_TEXT = Text().with_variant(mysql.MEDIUMTEXT(), *_MYSQL)
+KEY_BYTES = LargeBinary(length=16).with_variant(mysql.BINARY(16), *_MYSQL)
+BODY_BYTES = LargeBinary(length=2**31 - 1).with_variant(mysql.LONGBLOB(), *_MYSQL)
+SECRET_TEXT = String().with_variant(String(128), *_MYSQL)
+
+
 class UtcDateTime(TypeDecorator[datetime]):
-    """A time that is aware UTC on both sides; SQLite would hand back a naive one."""
+    """A time that is aware UTC on both sides, to the microsecond; SQLite and MySQL know no time zone."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        # Without the six digits MySQL rounds to seconds, into the future.
+        column = mysql.DATETIME(fsp=6) if dialect.name in _MYSQL else self.impl_instance
+        return dialect.type_descriptor(column)
 
     def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
@@ -32,8 +59,8 @@ class UtcDateTime(TypeDecorator[datetime]):
         if value.tzinfo is None:
             raise ValueError("a naive time reached the database")
         value = value.astimezone(UTC)
-        # SQLite keeps text and compares it as text: one zone, one shape.
-        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+        # SQLite keeps text and compares it as text: one zone, one shape. MySQL's column knows no zone.
+        return value.replace(tzinfo=None) if dialect.name in ("sqlite", *_MYSQL) else value
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         if value is None:
@@ -78,8 +105,8 @@ class Job(Table, table=True):
     """Whose job it is; tenants take turns."""
     state: str = Field(max_length=16)
     stage: str | None = Field(default=None, max_length=64)
-    progress: float = 0.0
-    waiting_reason: str | None = Field(default=None, sa_type=Text)
+    progress: float = Field(default=0.0, sa_type=REAL)
+    waiting_reason: str | None = Field(default=None, sa_type=LONG_TEXT)
     input: dict[str, Any] = Field(sa_type=JSON)
     caller_metadata: dict[str, Any] = Field(sa_type=JSON)
     provider: str = Field(max_length=32)
@@ -105,7 +132,7 @@ class Job(Table, table=True):
     seq: int = 0
     """The `seq` of the newest event."""
     error_code: str | None = Field(default=None, max_length=64)
-    error_message: str | None = Field(default=None, sa_type=Text)
+    error_message: str | None = Field(default=None, sa_type=LONG_TEXT)
     retry_of: str | None = Field(default=None, max_length=64)
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """From then on it may be deleted with all that hangs on it; None: never, or it has not ended."""
@@ -138,7 +165,7 @@ class Attempt(Table, table=True):
     check_at: datetime = Field(sa_type=UtcDateTime)
     """When recovery asks about it, if it is still alive."""
     ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
-    error: str | None = Field(default=None, sa_type=Text)
+    error: str | None = Field(default=None, sa_type=LONG_TEXT)
     metrics: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     result_delivery_id: str | None = Field(default=None, max_length=64)
     """The delivery that carries the output; the finisher reads it from there."""
@@ -172,17 +199,17 @@ class Delivery(Table, table=True):
     """Known from the start for news of our own, else found while applying."""
     message_id: str | None = Field(default=None, max_length=256)
     """The provider's id of the message, where it has one."""
-    dedupe_key: bytes = Field(sa_type=LargeBinary(length=16))
+    dedupe_key: bytes = Field(sa_type=KEY_BYTES)
     """128 bits that are the same for the same news by the same postman. Short, because the index over it is
     written at random places by every webhook."""
     headers: dict[str, str] = Field(sa_type=JSON)
-    body: bytes = Field(sa_type=LargeBinary(length=2**31 - 1))
+    body: bytes = Field(sa_type=BODY_BYTES)
     received_at: datetime = Field(sa_type=UtcDateTime)
     run_after: datetime = Field(sa_type=UtcDateTime)
     tries: int = 0
     settled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     outcome: str | None = Field(default=None, max_length=16)
-    detail: str | None = Field(default=None, sa_type=Text)
+    detail: str | None = Field(default=None, sa_type=LONG_TEXT)
 
 
 class Asset(Table, table=True):
@@ -196,7 +223,7 @@ class Asset(Table, table=True):
     peaks_key: str = Field(max_length=256)
     media_type: str = Field(max_length=64)
     size_bytes: int
-    duration_s: float
+    duration_s: float = Field(sa_type=REAL)
     sample_rate: int
     channels: int
     created_at: datetime = Field(sa_type=UtcDateTime)
@@ -267,7 +294,7 @@ class Secret(Table, table=True):
     __tablename__ = "secrets"
 
     name: str = Field(primary_key=True, max_length=64)
-    value: str = Field(max_length=128, sa_type=String)
+    value: str = Field(max_length=128, sa_type=SECRET_TEXT)
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 

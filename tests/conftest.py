@@ -1,8 +1,8 @@
 """The parts that tests are built from: real databases, a real runtime, and the drain that replaces sleeping.
 
-PostgreSQL is a real server, from a wheel's binaries, started once a run under an unprivileged user; each
-test has a database of its own, copied from a migrated template. `drain` runs the stations until nothing is
-due, so no test waits for a clock.
+PostgreSQL is a real server, from a wheel's binaries, MariaDB one that the machine has; each is started once
+a run under an unprivileged user, and each test has a database of its own, copied from a migrated template.
+`drain` runs the stations until nothing is due, so no test waits for a clock.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import asyncmy
 import asyncpg
 import psutil
 import pytest
@@ -28,11 +29,15 @@ from app.wiring import Runtime
 from app.work import Station
 from db import schema
 from db.session import Database
+from tests.mariadb import running_mariadb
 from tests.postgres import running_postgres
 from tests.second_s3 import URL_VARIABLE, emptied_bucket, forwarding_to
 
 TEMPLATE = "reprise_template"
 BUCKET = "assets"
+SERVERS = {"postgresql": "postgres", "mysql": "mariadb"}
+"""The fixture that has the server, by the kind of database."""
+ITS_DATABASES = ("test\\_%", "crash\\_%", TEMPLATE)
 STATIONS = (Station.APPLY, Station.DISPATCH, Station.FINISH)
 
 
@@ -71,13 +76,79 @@ def postgres() -> Iterator[PostgresServer]:
         yield server
 
 
+@dataclass(frozen=True, slots=True)
+class MariadbServer:
+    """A MariaDB on a free loopback port, with a migrated template database and a role like an operator's."""
+
+    port: int
+
+    def url(self, database: str, scheme: str = "mysql") -> str:
+        return f"{scheme}+asyncmy://reprise:pass%2Fword@127.0.0.1:{self.port}/{database}"
+
+    def let_in(self) -> None:
+        """Make the role: it owns its databases, and nothing of the server."""
+        asyncio.run(
+            self.execute(
+                "CREATE USER reprise@'%' IDENTIFIED BY 'pass/word'",
+                *(f"GRANT ALL ON `{name}`.* TO reprise@'%'" for name in ITS_DATABASES),
+            )
+        )
+
+    def create(self, database: str, template: str = "") -> None:
+        """Make a database with the tables of the template and what says which revision they are of."""
+        asyncio.run(self._create(database, template))
+
+    def drop(self, database: str) -> None:
+        asyncio.run(self.execute(f"DROP DATABASE `{database}`"))
+
+    async def execute(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Run these as root; the rows of the last."""
+        connection = await asyncmy.connect(host="127.0.0.1", port=self.port, user="root", autocommit=True)
+        try:
+            async with connection.cursor() as cursor:
+                for statement in statements:
+                    await cursor.execute(statement)
+                return list(await cursor.fetchall()) if cursor.description else []
+        finally:
+            await connection.ensure_closed()
+
+    async def _create(self, database: str, template: str) -> None:
+        # Not utf8mb4 and not case-sensitive: the tables must be so by themselves.
+        made = f"CREATE DATABASE `{database}` CHARACTER SET latin1 COLLATE latin1_swedish_ci"
+        if not template:
+            await self.execute(made)
+            return
+        tables = [row[0] for row in await self.execute(f"SHOW TABLES IN `{template}`")]
+        definitions = [
+            (await self.execute(f"SHOW CREATE TABLE `{template}`.`{table}`"))[0][1] for table in tables
+        ]
+        await self.execute(
+            made,
+            f"USE `{database}`",
+            "SET foreign_key_checks=0",  # in whatever order
+            *definitions,
+            f"INSERT INTO alembic_version SELECT * FROM `{template}`.alembic_version",
+        )
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariadbServer]:
+    """The server. Skips, with the reason, where this machine has none."""
+    with running_mariadb() as port:
+        server = MariadbServer(port)
+        server.let_in()
+        server.create(TEMPLATE)
+        asyncio.run(migrate(server.url(TEMPLATE)))
+        yield server
+
+
 async def migrate(url: str) -> None:
     database = Database(url)
     await schema.upgrade(database)
     await database.aclose()
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=["sqlite", "postgresql", "mysql"])
 def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
     """An empty, migrated database of each kind."""
     if request.param == "sqlite":
@@ -85,7 +156,7 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
         asyncio.run(migrate(url))
         yield url
         return
-    server: PostgresServer = request.getfixturevalue("postgres")
+    server: PostgresServer | MariadbServer = request.getfixturevalue(SERVERS[request.param])
     name = f"test_{secrets.token_hex(6)}"
     server.create(name, TEMPLATE)
     yield server.url(name)

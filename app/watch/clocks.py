@@ -111,7 +111,7 @@ class LineClock:
         self.skew_s, self.doubt_s = skew_s, doubt_s
 
     def _follow_wall(self) -> None:
-        """Alone on a database in a file: its rows stay comparable also when the machine's clock is set.
+        """Alone on its database: the rows stay comparable also when the machine's clock is set.
 
         Following the step at once would end every deadline and delay in the rows early, or stop them all.
         """

@@ -33,7 +33,7 @@ def make_dependencies(
         "database": Dependency(partial(_look_at_database, database)),
         "storage": Dependency(partial(_look_at_storage, storage)),
     }
-    if not database.is_sqlite:
+    if database.is_shared:
         found["hints"] = Dependency(partial(_look_at_line, notifier), is_needed=False)
         found["engine"] = Dependency(partial(_look_at_line, engine), is_needed=False)
     for name, provider in providers.items():

@@ -51,13 +51,23 @@ _STALE = frozenset({"InvalidCachedStatementError", "OutdatedSchemaCacheError"})
 _LEAVING = frozenset({"25006", "57P01", "57P02", "57P03"})
 """Read-only, or going down or coming up: after a failover, the pool's connections lead to the old primary."""
 _CONNECTION_CLASS = "08"
+_MYSQL = {
+    # A deadlock; and a lock that was not given back, after which the server takes back only the statement,
+    # and whoever left the transaction's block the rest.
+    **dict.fromkeys((1205, 1213), Fault.CONFLICT),
+    # Read-only, going down, gone away, lost, no longer in order.
+    **dict.fromkeys((1053, 1290, 1792, 1836, 1927, 2006, 2013, 2014, 2055), Fault.GONE),
+}
+"""By the numbers of MySQL's server and client: its driver keeps no SQLSTATE."""
 
 
 def fault_of(error: BaseException) -> Fault | None:
     """What this exception says of the database; None when it is not about the database at all."""
-    if not isinstance(error, (DBAPIError, DatabaseUnavailable, OSError)) and not _is_asyncpg(error):
+    if not isinstance(error, (DBAPIError, DatabaseUnavailable, OSError)) and not _is_driver(error):
         return None
     causes = list(_causes(error))
+    if (known := next(filter(None, map(_mysql_fault, causes)), None)) is not None:
+        return known
     names = {type(cause).__name__ for cause in causes}
     states = {str(state) for cause in causes if (state := getattr(cause, "sqlstate", None))}
     if states & _CONFLICTS or names & _STALE:
@@ -99,11 +109,17 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _is_broken(cause: BaseException) -> bool:
     if isinstance(cause, DBAPIError):
         return cause.connection_invalidated
-    if _is_asyncpg(cause):
+    if _is_driver(cause):
         return type(cause).__name__ in {"InterfaceError", "InternalClientError"}
     return isinstance(cause, ConnectionError)
 
 
-def _is_asyncpg(error: BaseException) -> bool:
-    """By name: the driver is not installed where the database is a file."""
-    return type(error).__module__.startswith("asyncpg.")
+def _mysql_fault(cause: BaseException) -> Fault | None:
+    if not type(cause).__module__.startswith("asyncmy."):
+        return None
+    return _MYSQL.get(cause.args[0]) if cause.args else None
+
+
+def _is_driver(error: BaseException) -> bool:
+    """By name: no driver of a server is installed where the database is a file."""
+    return type(error).__module__.startswith(("asyncpg.", "asyncmy."))

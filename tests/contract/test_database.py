@@ -19,6 +19,7 @@ from db.session import Database, DatabaseUnavailable
 from db.tables import Delivery, Secret
 from tests.conftest import PostgresServer
 
+HALF_A_SECRET = "INSERT INTO secrets (name, value, created_at) VALUES ('half', NULL, NULL)"
 AT = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
 
 
@@ -60,7 +61,7 @@ async def test_effects_follow_the_commit_in_order_and_are_dropped_with_a_rollbac
     with pytest.raises(IntegrityError):  # noqa: PT012 - the whole block is the call
         async with database.transaction() as tx:
             tx.after_commit(lambda: effects.append("never"))
-            await tx.execute(text("INSERT INTO secrets (name) VALUES ('half')"))
+            await tx.execute(text(HALF_A_SECRET))
     assert effects == ["first", "second"]
 
 
@@ -106,7 +107,7 @@ async def test_of_many_writers_of_one_key_exactly_one_is_new(database: Database)
 async def test_a_fault_of_ours_keeps_its_own_exception(database: Database) -> None:
     with pytest.raises(IntegrityError):
         async with database.transaction() as tx:
-            await tx.execute(text("INSERT INTO secrets (name) VALUES ('half')"))
+            await tx.execute(text(HALF_A_SECRET))
     wrong = ProgrammingError if not database.is_sqlite else DatabaseUnavailable
     with pytest.raises(wrong):
         async with database.reading() as tx:

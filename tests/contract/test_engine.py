@@ -61,7 +61,7 @@ Start = Callable[[Mapping[Station, Rows]], Awaitable[WorkEngine]]
 
 
 def make_engine(database: Database) -> EmbeddedEngine | PostgresEngine:
-    return EmbeddedEngine() if database.is_sqlite else PostgresEngine(database.url)
+    return EmbeddedEngine() if not database.is_shared else PostgresEngine(database.url)
 
 
 @asynccontextmanager

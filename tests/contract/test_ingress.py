@@ -23,6 +23,7 @@ from app.work.postgres import PostgresEngine
 from db.engines import PoolLimits
 from db.group_commit import GroupCommit
 from db.ingress import Ingress, NewDelivery, open_ingress
+from db.mysql.connections import connect_mysql
 from db.session import Database, DatabaseUnavailable, dsn_of
 from db.tables import Delivery, Secret
 
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.real
 
 AT = datetime(2026, 1, 1, 12, 30, 15, 123456, tzinfo=UTC)
 only_sqlite = pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
+only_mysql = pytest.mark.parametrize("database_url", ["mysql"], indirect=True)
 only_postgres = pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 
 
@@ -71,6 +73,12 @@ async def ids_by_another_process(database: Database) -> list[str]:
             return [row[0] for row in connection.execute(query)]
         finally:
             connection.close()
+    if database.is_mysql:
+        async with (await connect_mysql(database.url, PoolLimits())).cursor() as cursor:
+            await cursor.execute(query)
+            found = [row[0] for row in await cursor.fetchall()]
+            await cursor.connection.ensure_closed()
+            return found
     other = await asyncpg.connect(dsn_of(database.url))
     try:
         return [row[0] for row in await other.fetch(query)]

@@ -35,7 +35,7 @@ async def listening(database: Database) -> AsyncIterator[PostgresHints]:
 
 @pytest.fixture
 async def notifier(database: Database) -> AsyncIterator[Notifier]:
-    if database.is_sqlite:
+    if not database.is_shared:
         yield InProcessNotifier()
         return
     async with listening(database) as hints:

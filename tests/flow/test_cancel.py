@@ -146,6 +146,9 @@ async def test_a_cancel_and_the_inbox_never_wait_for_each_other_in_a_circle(line
     waiting = text(
         "SELECT count(*) FROM pg_stat_activity"
         " WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        if database.is_shared
+        else "SELECT count(*) FROM information_schema.processlist"
+        " WHERE db = database() AND info LIKE '%FOR UPDATE' AND id <> connection_id()"
     )
     async with database.transaction() as tx:
         # What the inbox locks, with a cancel that comes before it has moved anything.

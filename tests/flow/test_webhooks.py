@@ -19,6 +19,7 @@ from app.dispatch import Route
 from app.lifecycle import Silence
 from app.provider.replicate import Replicate
 from db.tables import Asset, Delivery, Event, Output
+from tests.conftest import MariadbServer
 from tests.fakes.provider import OTHER_SECRET, SECRET
 from tests.flow.conftest import TONE, OpenStage, Stage, tone
 
@@ -42,7 +43,7 @@ ENDED = ["job.created", "job.dispatched", "job.finishing", "job.succeeded"]
 
 @asynccontextmanager
 async def unwritable(line: Stage) -> AsyncIterator[None]:
-    """Within the block nothing can be stored: the tables are away, or the server lets nobody in."""
+    """Within the block nothing can be stored: tables are away, or the server read-only, or nobody let in."""
     url = make_url(line.runtime.settings.database_url)
     if line.runtime.settings.is_sqlite:
         with sqlite3.connect(str(url.database), isolation_level=None) as own:
@@ -52,6 +53,11 @@ async def unwritable(line: Stage) -> AsyncIterator[None]:
             for table in ("deliveries", "jobs"):
                 own.execute(f"ALTER TABLE {table}_away RENAME TO {table}")
         own.close()
+        return
+    if not line.runtime.settings.is_shared:
+        await MariadbServer(url.port or 0).execute("SET GLOBAL read_only=ON")
+        yield
+        await MariadbServer(url.port or 0).execute("SET GLOBAL read_only=OFF")
         return
     own = await asyncpg.connect(host=url.host, port=url.port, user=url.username, database="postgres")
     await own.execute(f'ALTER DATABASE "{url.database}" ALLOW_CONNECTIONS false')

@@ -28,6 +28,7 @@ def test_every_name_of_the_contract_is_a_setting_with_a_description(name: str) -
     [
         ("DATABASE_URL", "mongodb://x"),
         ("DATABASE_URL", "sqlite:///x"),
+        ("DATABASE_URL", "mysql+pymysql://reprise@db/x"),
         ("STORAGE_URL", "ftp://x"),
         ("PUBLIC_URL", "reprise.example"),
         ("COG_URLS", "speech=gopher://x"),
@@ -57,6 +58,19 @@ def test_a_wrong_secret_is_not_repeated_in_the_message(monkeypatch: pytest.Monke
     with pytest.raises(StartupError) as caught:
         load_settings(_env_file=None)
     assert "canary-password" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "is_shared"),
+    [
+        ("sqlite+aiosqlite:///x.db", False),
+        ("mysql+asyncmy://reprise@db/x", False),
+        ("mariadb+asyncmy://reprise@db/x", False),
+        ("postgresql+asyncpg://reprise@db/x", True),
+    ],
+)
+def test_only_postgresql_is_for_many_processes(url: str, is_shared: bool) -> None:
+    assert load_settings(_env_file=None, database_url=url).is_shared is is_shared
 
 
 def test_lists_are_split_at_commas_and_blanks(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from app.provider.signature import WebhookSecrets
 from app.settings import Settings
 from app.wiring import disks_of, open_database, open_storage
 from db import schema
+from db.mysql.server import find_weaknesses
 
 _LITTLE_DISK_BYTES, _NO_DISK_BYTES = 2_000_000_000, 200_000_000
 _SLOW_QUERY_MS = 250.0
@@ -76,13 +77,18 @@ async def _check_database(settings: Settings) -> list[Finding]:
         if not health.ok:
             return [Finding.fail("database", health.detail, "Check DATABASE_URL and that the server runs.")]
         here, wanted = await schema.current_revision(database), schema.head_revision()
+        weaknesses = []
+        if database.is_mysql:
+            weaknesses = await find_weaknesses(database.engine, largest_bytes=settings.max_content_length)
     finally:
         await database.aclose()
-    kind = "SQLite" if settings.is_sqlite else "PostgreSQL"
+    kind = "SQLite" if settings.is_sqlite else "PostgreSQL" if settings.is_shared else "MySQL"
     detail = f"{kind} answers in {health.latency_ms:.1f} ms, schema at {here or 'nothing yet'}"
     if here == wanted:
         if health.latency_ms > _SLOW_QUERY_MS:
             return [Finding.warn("database", detail, "That is slow for one row.")]
+        if weaknesses:
+            return [Finding.warn("database", f"{detail}; {weak}", _MYSQL_HINT) for weak in weaknesses]
         return [Finding.ok("database", detail)]
     if settings.is_sqlite and here is None:
         return [Finding.ok("database", f"{detail}: the first start brings it to {wanted}")]
@@ -158,6 +164,7 @@ def _existing(path: Path) -> Path:
     return next((each for each in (path, *path.parents) if each.exists()), path)
 
 
+_MYSQL_HINT = "Set it in the server's configuration: docs/how-to/run-on-mysql.md."
 _FFMPEG_HINT = "Set FFMPEG_BINARY to an ffmpeg with these parts, or leave it empty for the one in the wheel."
 _STORAGE_HINT = "Check that STORAGE_URL is a folder that this user may write."
 _SECRETS_HINT = "REPLICATE_WEBHOOK_SECRET: `whsec_…` as the API gives it, several separated by spaces."

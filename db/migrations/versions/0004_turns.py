@@ -17,8 +17,9 @@ serves_code_of = "0002"
 
 
 def upgrade() -> None:
-    # SQLite takes no function as the default of a new column. There, nobody inserts beside us.
-    constant = op.get_bind().dialect.name == "sqlite"
+    # SQLite takes no function as the default of a new column, and MySQL another one for each number of
+    # digits. There, nobody inserts beside us.
+    constant = op.get_bind().dialect.name != "postgresql"
     moment = sa.text("'2000-01-01 00:00:00.000000'") if constant else sa.func.now()
     op.add_column("jobs", sa.Column("tenant", sa.String(64), nullable=False, server_default="default"))
     op.add_column("jobs", sa.Column("turn_at", UtcDateTime(), nullable=False, server_default=moment))
