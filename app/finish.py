@@ -262,17 +262,21 @@ class Finisher:
         self, job: Job, lease: str, assets: dict[str, Asset], timings: dict[str, float]
     ) -> None:
         now = self._line.clock.now()
-        async with self._line.database.transaction() as tx:
+        took = {step: round(took_s, 4) for step, took_s in timings.items()}
+
+        async def store(tx: Transaction) -> None:
             stored = {name: await insert_asset(tx, asset) for name, asset in assets.items()}
             for name, asset in stored.items():
                 await insert_output(tx, job.id, name, asset.id)
-            took = {step: round(took_s, 4) for step, took_s in timings.items()}
             ended = await self._line.end_job(
                 tx, job, JobState.SUCCEEDED, lease=lease, now=now, outputs=sorted(stored), **took
             )
             if not ended:
                 # Canceled meanwhile, or our lease ran out: nothing of this may stay.
                 raise _LostRace("somebody else ended the job")
+
+        # Again after a conflict: finishers and sweeps that ask for one digest may deadlock on MySQL.
+        await self._line.database.transact(store)
         self._line.reach(CrashPoint.JOB_FINISHED)
         log.info("job.succeeded", outputs=sorted(assets), **took)
 

@@ -15,6 +15,7 @@ import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 import structlog
 
@@ -24,7 +25,7 @@ from app.storage import Storage, StoredObject, digest_of
 from db import assets as asset_rows
 from db.keys import claim_secret
 from db.retention import chores, expiry
-from db.session import Database
+from db.session import Database, Transaction
 from db.tables import Tombstone
 
 log = structlog.get_logger()
@@ -96,11 +97,7 @@ class Housekeeper:
             return 0
         age, jobs, assets = timedelta(seconds=retention_s), 0, 0
         while jobs < MOST_A_ROUND:
-            async with self._database.transaction() as tx:
-                now = await tx.now()
-                dated = await expiry.date_ended_jobs(tx, age=age, limit=BATCH)
-                gone = await expiry.delete_expired_jobs(tx, now=now, limit=BATCH, with_keys=self._has_keys())
-                strays = await expiry.delete_stray_deliveries(tx, before=now - age, limit=BATCH)
+            dated, gone, strays = await self._database.transact(partial(self._expire_batch, age=age))
             self._reach(CrashPoint.OBJECTS_DOOMED)
             jobs, assets = jobs + gone[0], assets + gone[1]
             if max(dated, gone[0], strays) < BATCH:
@@ -108,6 +105,13 @@ class Housekeeper:
         if jobs:
             log.info("retention.deleted", jobs=jobs, assets=assets)
         return jobs
+
+    async def _expire_batch(self, tx: Transaction, *, age: timedelta) -> tuple[int, tuple[int, int], int]:
+        """How many jobs were dated, how many went and with how many assets, how much stray news went."""
+        now = await tx.now()
+        dated = await expiry.date_ended_jobs(tx, age=age, limit=BATCH)
+        gone = await expiry.delete_expired_jobs(tx, now=now, limit=BATCH, with_keys=self._has_keys())
+        return dated, gone, await expiry.delete_stray_deliveries(tx, before=now - age, limit=BATCH)
 
     async def remove_doomed(self) -> int:
         """Delete the objects that tombstones name; how many tombstones are done with."""
@@ -197,12 +201,17 @@ class Housekeeper:
         """Ask again under the lock, because a finisher may have come to need one."""
         doomed = {each.key for lost in orphans.values() for each in lost}
         if not swept.dry_run:
-            doomed = set()
-            async with self._database.transaction() as tx:
+
+            async def doom(tx: Transaction) -> set[str]:
+                found: set[str] = set()
                 now = await tx.now()
                 for digest, lost in orphans.items():
                     keys = [each.key for each in lost]
-                    doomed.update(await asset_rows.doom_objects(tx, digest, keys, now=now))
+                    found.update(await asset_rows.doom_objects(tx, digest, keys, now=now))
+                return found
+
+            # Again after a conflict: two that ask for one digest on MySQL may each hold what the other wants.
+            doomed = await self._database.transact(doom)
             self._reach(CrashPoint.OBJECTS_DOOMED)
         for lost in orphans.values():
             for each in lost:
@@ -217,10 +226,12 @@ class Housekeeper:
             await asset_rows.note_removed(tx, tombstone, now=await tx.now())
 
     async def _is_our_turn(self, name: str, pause_s: float) -> bool:
-        async with self._database.transaction() as tx:
+        async def claim(tx: Transaction) -> bool:
             now = await tx.now()
             again = now + timedelta(seconds=pause_s)
             return await chores.claim_chore(tx, name, now=now, due_again=again)
+
+        return await self._database.transact(claim)
 
     def _has_keys(self) -> bool:
         """Whether an Idempotency-Key can outlive its job; looking for them reads all there are."""

@@ -14,7 +14,7 @@ import json
 import os
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,19 +98,27 @@ async def sole_use(
             raise StartupError(f"DATABASE_URL: the server does not answer: {exc}") from exc
         if not is_ours:
             raise StartupError("DATABASE_URL: a process elsewhere serves this database already")
-        watching = asyncio.create_task(_watch(lock, on_loss, look_every_s))
+        ended = asyncio.Event()
+        watching = asyncio.create_task(_watch(lock, on_loss, look_every_s, ended))
         try:
             yield
         finally:
+            # Both: on Python 3.11 a cancel that meets the driver's answer within its `wait_for` is lost.
+            ended.set()
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)
     finally:
         await lock.aclose()
 
 
-async def _watch(lock: OwnerLock, on_loss: Callable[[], None], look_every_s: float) -> None:
+async def _watch(
+    lock: OwnerLock, on_loss: Callable[[], None], look_every_s: float, ended: asyncio.Event
+) -> None:
     while True:
-        await asyncio.sleep(look_every_s)
+        with suppress(TimeoutError):
+            await asyncio.wait_for(ended.wait(), look_every_s)
+        if ended.is_set():
+            return
         try:
             if await lock.hold():
                 continue

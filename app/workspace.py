@@ -71,14 +71,14 @@ class Disks:
     """The disks that a job is written to, by what they are for, and how full they may become."""
 
     def __init__(self, places: Mapping[str, Path], *, floor_bytes: int) -> None:
-        """`places` are folders that exist; below `floor_bytes` there is a shortage."""
+        """Below `floor_bytes` left on the disk of one of these folders there is a shortage."""
         self._places = dict(places)
         self._floor_bytes = floor_bytes
         self._shortage: str | None = None
         self._looked_at = float("-inf")
 
     async def disk_left(self) -> dict[str, int]:
-        """Free bytes by what the disk is for. A folder that is gone has none."""
+        """Free bytes by what the disk is for."""
         return await asyncio.to_thread(lambda: {name: _free(path) for name, path in self._places.items()})
 
     async def find_shortage(self, *, within_s: float = 0.0) -> str | None:
@@ -98,10 +98,9 @@ class Disks:
 
 
 def _free(path: Path) -> int:
-    try:
-        return shutil.disk_usage(path).free
-    except FileNotFoundError:
-        return 0
+    """Of the folder itself, or of the nearest one above it that is there: it is made with the first file."""
+    nearest = next(each for each in (path.resolve(), *path.resolve().parents) if each.exists())
+    return shutil.disk_usage(nearest).free
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,12 +18,12 @@ _EVENTS = Event.__table__  # type: ignore[attr-defined]
 
 
 async def insert_first_events(
-    tx: Transaction, event_type: str, facts: Sequence[tuple[Job, Mapping[str, Any]]]
+    tx: Transaction, jobs: Sequence[Job], event_type: str, data_of: Callable[[Job], dict[str, Any]]
 ) -> None:
-    """The first fact of each of these new jobs, with its data; their rows have its `seq`."""
+    """The first fact of each of these new jobs; their rows have its `seq`."""
     rows = [
-        {"job_id": job.id, "seq": FIRST_SEQ, "type": event_type, "data": data, "at": job.created_at}
-        for job, data in facts
+        {"job_id": job.id, "seq": FIRST_SEQ, "type": event_type, "data": data_of(job), "at": job.created_at}
+        for job in jobs
     ]
     await tx.execute(_EVENTS.insert(), rows)
 

@@ -76,7 +76,10 @@ async def list_jobs(tx: Transaction, wanted: JobFilter, *, limit: int) -> tuple[
         )
     searched_to = await _end_of_search(tx, narrowed) if wanted.text else None
     if searched_to is not None:
-        narrowed.append(col(Job.created_at) >= searched_to.created_at)
+        to = searched_to.created_at
+        narrowed.append(
+            (col(Job.created_at) >= to) & ((col(Job.created_at) > to) | (col(Job.id) >= searched_to.id))
+        )
     if wanted.text:
         prompt = func.coalesce(col(Job.input)["prompt"].as_string(), col(Job.input)["text"].as_string(), "")
         narrowed.append(prompt.icontains(wanted.text, autoescape=True))

@@ -110,8 +110,7 @@ class Intake:
 
     async def _insert(self, tx: Transaction, jobs: Sequence[Job]) -> None:
         await insert_jobs(tx, jobs)
-        facts = [(job, {"status": "queued", "kind": job.kind}) for job in jobs]
-        await insert_first_events(tx, "job.created", facts)
+        await insert_first_events(tx, jobs, "job.created", lambda job: {"status": "queued", "kind": job.kind})
         self._line.engine.enqueue(tx, Station.DISPATCH, *(job.id for job in jobs))
         for job in jobs:
             self._line.hint_job(tx, job.id)

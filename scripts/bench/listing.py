@@ -24,7 +24,7 @@ from ground import Figure, Skipped, durable_postgres, median, migrate, run_bench
 from app.jobs import Jobs
 from app.settings import load_settings
 from app.wiring import open_runtime
-from db.jobs import JobFilter, count_jobs, count_live_jobs
+from db.jobs import JobFilter, count_crowds
 from db.session import Database
 from db.states import JobState
 
@@ -95,8 +95,7 @@ async def _compare(engine: str, folder: str, urls: list[str], counts: tuple[int,
             for deep in (None, ids[count // 10]):
                 for name, wanted in _filters(count, deep, f" {count // 20}"):
                     questions[name] = _page(jobs, wanted)
-            questions["count by state"] = _reading(database, count_jobs)
-            questions["count of live jobs"] = _reading(database, count_live_jobs)
+            questions["count of live jobs"] = _reading(database, count_crowds)
             asked.append(questions)
         took = {name: await _take_turns(asked[0][name], asked[1][name]) for name in asked[0]}
     return _families(engine, took)

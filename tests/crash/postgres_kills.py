@@ -23,7 +23,7 @@ from sqlalchemy import func, select
 
 from db.attempts import list_attempts
 from db.events import list_events
-from db.jobs import count_live_jobs, find_jobs
+from db.jobs import count_crowds, find_jobs
 from db.session import DatabaseUnavailable
 from db.tables import Delivery
 from tests.conftest import migrate
@@ -208,7 +208,7 @@ class Laboratory:
         while True:
             with suppress(DatabaseUnavailable):
                 async with self.stage.runtime.line.database.reading() as tx:
-                    self._live = await count_live_jobs(tx)
+                    self._live = sum(crowd.live for crowd in await count_crowds(tx))
             await asyncio.sleep(0.05)
 
     async def _come_to_rest(self) -> None:
@@ -218,7 +218,7 @@ class Laboratory:
         while time.monotonic() < until:
             with suppress(DatabaseUnavailable):
                 async with database.reading() as tx:
-                    if not await count_live_jobs(tx):
+                    if not await count_crowds(tx):
                         return
             await asyncio.sleep(0.05)
 

@@ -147,7 +147,7 @@ async def test_a_lease_begins_and_ends_by_the_databases_clock(database_url: str)
                 )
             return found is not None
 
-        if database.is_sqlite:
+        if not database.is_shared:
             # One process, whose clock is the database's.
             assert await claim("a", now)
             assert not await claim("b", now + timedelta(seconds=59))
@@ -267,7 +267,7 @@ async def suspend(line: Stage, clock: FakeClock, seconds: float) -> None:
 
     A server's clock cannot be moved, so there the rows are.
     """
-    if line.runtime.line.database.is_sqlite:
+    if not line.runtime.line.database.is_shared:
         clock.slept_s += seconds
         return
     await line.age(seconds)

@@ -10,7 +10,6 @@ import struct
 import tempfile
 import time
 import wave
-from collections.abc import Mapping
 from pathlib import Path
 
 from app.audio import Audio, default_binary
@@ -20,6 +19,7 @@ from app.errors import EngineUnavailable, StartupError
 from app.provider.signature import WebhookSecrets
 from app.settings import Settings
 from app.wiring import disks_of, open_database, open_storage
+from app.workspace import Disks
 from db import schema
 from db.mysql.server import find_weaknesses
 
@@ -104,7 +104,7 @@ async def _check_storage(settings: Settings) -> list[Finding]:
 
 async def _check_disk(settings: Settings) -> list[Finding]:
     writable = await asyncio.to_thread(_writable, settings.var_dir)
-    places = {f"{settings.var_dir}/": writable} | await asyncio.to_thread(_free_bytes, disks_of(settings))
+    places = {f"{settings.var_dir}/": writable} | await Disks(disks_of(settings), floor_bytes=0).disk_left()
     least = min(places.values())
     free = ", ".join(f"{place} {free / 1e9:.1f} GB" for place, free in places.items() if place != "var")
     detail = f"{settings.var_dir}/ is writable; free: {free}"
@@ -146,22 +146,6 @@ def _writable(folder: Path) -> int:
     os.close(handle)
     Path(name).unlink()
     return shutil.disk_usage(folder).free
-
-
-def _free_bytes(places: Mapping[str, Path]) -> dict[str, int]:
-    """Room left on the disks of these folders; one that cannot be looked at is absent. Blocks."""
-    found: dict[str, int] = {}
-    for name, path in places.items():
-        try:
-            found[name] = shutil.disk_usage(_existing(path)).free
-        except OSError:
-            continue
-    return found
-
-
-def _existing(path: Path) -> Path:
-    """The folder itself, or the nearest one above it that is there: it is made with the first file."""
-    return next((each for each in (path, *path.parents) if each.exists()), path)
 
 
 _MYSQL_HINT = "Set it in the server's configuration: docs/how-to/run-on-mysql.md."
