@@ -20,8 +20,8 @@ from tests.crash.laboratory.takeover import Takeover
 from tests.crash.laboratory.world import World, opened
 
 DRAIN_LIMIT_S = 180.0
-ORPHANS_PER_CUT = 2
-"""The sound and its outline, stored before the row that names them; the sweep's to take."""
+ORPHANS_PER_CUT = 1
+"""The sound, stored before the row that names it; the sweep's to take."""
 SAY_EVERY_S = 15.0
 
 
