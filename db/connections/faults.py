@@ -58,7 +58,7 @@ _MYSQL = {
     # Read-only, going down, gone away, lost, no longer in order.
     **dict.fromkeys((1053, 1290, 1792, 1836, 1927, 2006, 2013, 2014, 2055), Fault.GONE),
 }
-"""By the numbers of MySQL's server and client: its driver keeps no SQLSTATE."""
+"""By the numbers of MySQL's server and client: the SQLSTATE of most of them says nothing (HY000)."""
 
 
 def fault_of(error: BaseException) -> Fault | None:
