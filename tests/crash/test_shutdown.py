@@ -65,18 +65,24 @@ async def test_fault_53_a_prediction_that_does_not_is_handed_back_and_costs_no_a
         await child.aclose()
 
 
+async def subscriptions(child: Child) -> float:
+    shown = (await child.client.get("/metrics")).text
+    return float(next(line.split()[1] for line in shown.splitlines() if line.startswith("reprise_waiters ")))
+
+
 async def test_fault_53_while_it_stops_new_work_is_refused_and_news_is_taken(child: Child) -> None:
     """Fault 53: 503 with Retry-After for what would begin something; waiters hear how it stands."""
     await child.start()
     job_id = await in_hand(child)
+    before = await subscriptions(child)
     waiter = asyncio.create_task(child.client.get(f"/v1/jobs/{job_id}", params={"wait": 60}))
     follower = asyncio.create_task(
         child.client.get(f"/v1/jobs/{job_id}/events", headers={"accept": "text/event-stream"})
     )
     attempt_id = (await child.client.get(f"/v1/jobs/{job_id}")).json()["attempts"][0]["id"]
     async with asyncio.timeout(END_LIMIT_S):
-        # Both wait: they hold a subscription each, and the worker two.
-        while "reprise_waiters 4.0" not in (await child.client.get("/metrics")).text:
+        # Both wait: they hold a subscription each, beside those of the worker.
+        while await subscriptions(child) < before + 2:
             await asyncio.sleep(0.01)
     assert child.process is not None
     child.process.terminate()

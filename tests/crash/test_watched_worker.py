@@ -8,6 +8,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import Bucket
 from tests.crash.child import END_LIMIT_S, free_port, until
 from tests.crash.test_many_machines import Cluster
 
@@ -18,7 +19,7 @@ pytestmark = [
 
 
 @pytest.fixture
-async def cluster(tmp_path: Path, database_url: str) -> AsyncIterator[Cluster]:
+async def cluster(tmp_path: Path, database_url: str, bucket: Bucket) -> AsyncIterator[Cluster]:
     cluster = Cluster(tmp_path, database_url)
     yield cluster
     await cluster.aclose()
