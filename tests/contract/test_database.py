@@ -342,7 +342,7 @@ async def test_a_server_that_hangs_while_it_is_connected_to_is_told_of_in_words(
     port = listener.sockets[0].getsockname()[1]
     database = Database(f"postgresql+asyncpg://x@127.0.0.1:{port}/x", PoolLimits(timeout_s=0.2))
     try:
-        with pytest.raises(DatabaseUnavailable, match="Timeout|no answer"):
+        with pytest.raises(DatabaseUnavailable, match=r"Timeout|no answer"):
             async with database.reading() as tx:
                 await tx.now()
         with pytest.raises(DatabaseUnavailable, match=r"\w+"):
