@@ -42,6 +42,8 @@ async def readyz(runtime: Part) -> JSONResponse:
     reasons = [f"{name}: {standings[name].detail}" for name in needed if not standings[name].ok]
     if shortage is not None:
         reasons.append(f"disk: {shortage}")
+    if runtime.jobs.is_closing:
+        reasons.append("the service is stopping")
     body = {
         "ready": not reasons,
         "intake": _intake(runtime, reasons, queues),

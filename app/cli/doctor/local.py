@@ -77,6 +77,7 @@ async def _check_database(settings: Settings) -> list[Finding]:
         if not health.ok:
             return [Finding.fail("database", health.detail, "Check DATABASE_URL and that the server runs.")]
         here, wanted = await schema.current_revision(database), schema.head_revision()
+        standing = await schema.standing(database)
         weaknesses = []
         if database.is_mysql:
             weaknesses = await find_weaknesses(database.engine, largest_bytes=settings.max_content_length)
@@ -84,7 +85,7 @@ async def _check_database(settings: Settings) -> list[Finding]:
         await database.aclose()
     kind = "SQLite" if settings.is_sqlite else "PostgreSQL" if settings.is_shared else "MySQL"
     detail = f"{kind} answers in {health.latency_ms:.1f} ms, schema at {here or 'nothing yet'}"
-    if here == wanted:
+    if standing in (schema.Standing.CURRENT, schema.Standing.NEWER):
         if health.latency_ms > _SLOW_QUERY_MS:
             return [Finding.warn("database", detail, "That is slow for one row.")]
         if weaknesses:
@@ -92,6 +93,9 @@ async def _check_database(settings: Settings) -> list[Finding]:
         return [Finding.ok("database", detail)]
     if settings.is_sqlite and here is None:
         return [Finding.ok("database", f"{detail}: the first start brings it to {wanted}")]
+    if standing is schema.Standing.FOREIGN:
+        hint = "Run the release that made it, or let that one take it back."
+        return [Finding.fail("database", f"{detail}, which this release cannot work with", hint)]
     return [Finding.fail("database", f"{detail}, this code wants {wanted}", "Run `reprise migrate`.")]
 
 
