@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -68,9 +68,12 @@ async def list_jobs(tx: Transaction, wanted: JobFilter, *, limit: int) -> tuple[
     Words are looked for in the newest `SEARCHED_TOGETHER` of the jobs that the other fields leave: a page may
     hold fewer than `limit`, even none, and there is more all the same. So no search reads the whole table.
     """
+    at = await _created_at(tx, wanted.before_id) if wanted.before_id is not None else None
+    if at and wanted.until and at < wanted.until:
+        # One upper bound: given two, SQLite begins at the further one and reads all in between.
+        wanted = replace(wanted, until=None)
     narrowed = _narrowed(wanted)
-    if wanted.before_id is not None:
-        at = await _created_at(tx, wanted.before_id)
+    if at is not None:
         narrowed.append(
             (col(Job.created_at) <= at) & ((col(Job.created_at) < at) | (col(Job.id) < wanted.before_id))
         )
