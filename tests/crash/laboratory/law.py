@@ -19,6 +19,7 @@ from obstore.store import ObjectStore, from_url
 from sqlalchemy import func, select
 from sqlmodel import SQLModel, col
 
+from app.housekeeping import OWNER_KEY
 from db.states import JobState
 from db.tables import Asset, Attempt, Delivery, Event, Job, Output
 from tests.crash.child import TERMINAL_EVENTS
@@ -134,7 +135,7 @@ async def objects_whole(world: World, rows: Rows) -> tuple[list[str], int]:
         content = await _read(store, asset["storage_key"])
         if content is None or hashlib.sha256(content).hexdigest() != asset["sha256"]:
             broken.append(f"the object of {asset['id']} is gone or another")
-    named = {asset[key] for asset in rows.assets for key in ("storage_key", "peaks_key")}
+    named = {asset[key] for asset in rows.assets for key in ("storage_key", "peaks_key")} | {OWNER_KEY}
     orphans = 0
     async for batch in obstore.list(store):
         orphans += len([each for each in batch if each["path"] not in named])
