@@ -69,12 +69,20 @@ class GroupCommit(Generic[Item, Result]):
             if len(group) > 1 and not isinstance(exc, DatabaseUnavailable):
                 return False
             # Alone, or the database is away: it would not be better one by one, only slower.
-            for _, done in group:
-                if not done.done():
-                    done.set_exception(exc)
+            _refuse(group, exc)
+            if type(exc) is DatabaseUnavailable:
+                # Nor for those who stand behind it: each group of them would wait for its whole limit again.
+                waiting, self._queue = self._queue, []
+                _refuse(waiting, DatabaseUnavailable(str(exc)))
             return True
         for (_, done), result in zip(group, results, strict=True):
             # A caller that hung up has cancelled its future; its row is stored all the same.
             if not done.done():
                 done.set_result(result)
         return True
+
+
+def _refuse(group: list[tuple[Item, asyncio.Future[Result]]], exc: Exception) -> None:
+    for _, done in group:
+        if not done.done():
+            done.set_exception(exc)

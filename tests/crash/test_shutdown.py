@@ -137,7 +137,9 @@ async def test_fault_53_what_a_stopped_worker_hands_back_goes_on_at_another_at_o
     cluster._environment |= HASTY
     await cluster.web()
     first = await cluster.worker()
-    job_id = (await cluster.client.post("/v1/jobs", json=LONG)).json()["id"]
+    # Long enough for the other worker to start beside it, also on a busy machine.
+    longer = {**LONG, "input": {**LONG["input"], "duration_s": 120}}
+    job_id = (await cluster.client.post("/v1/jobs", json=longer)).json()["id"]
     async with asyncio.timeout(END_LIMIT_S):
         while not await _predicting(cluster.client, job_id):
             await asyncio.sleep(0.02)

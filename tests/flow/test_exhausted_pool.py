@@ -27,7 +27,8 @@ async def test_an_exhausted_pool_is_a_503_within_five_seconds_and_nobody_hangs(s
                 answers = await asyncio.gather(*(_ask(stage) for _ in range(CALLERS)))
         assert {reply.status_code for reply in answers} == {503}
         assert all(int(reply.headers["retry-after"]) >= 1 for reply in answers)
-        assert database.pool_figures()["timeouts"] == CALLERS
+        # They stand in one line, and who stands behind one that waited in vain is not made to wait as well.
+        assert 1 <= database.pool_figures()["timeouts"] <= 2
         assert (await _ask(stage)).status_code == 202
         assert len((await stage.client.get("/v1/jobs")).json()["items"]) == 3
 
