@@ -58,10 +58,6 @@ class Workspace:
             # Shielded: a cancelled step must not leave its files behind.
             await asyncio.shield(asyncio.to_thread(shutil.rmtree, path, ignore_errors=True))
 
-    async def free_bytes(self) -> int:
-        """What the disk under the temporary folders has left."""
-        return (await asyncio.to_thread(shutil.disk_usage, self.root)).free
-
     def close(self) -> None:
         shutil.rmtree(self.root, ignore_errors=True)
         os.close(self._lock)

@@ -14,7 +14,6 @@ import errno
 import hashlib
 import os
 import re
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -165,10 +164,6 @@ class Storage:
             return await asyncio.to_thread(find)
         except OSError as exc:
             raise StorageUnavailable(_reason(exc)) from exc
-
-    async def free_bytes(self) -> int | None:
-        """What the disk under a folder has left; None for a bucket, which does not tell."""
-        return None if self._root is None else (await asyncio.to_thread(shutil.disk_usage, self._root)).free
 
     async def check(self) -> str | None:
         """None when an object can be written, read and removed; else what is wrong."""
