@@ -19,13 +19,14 @@ import asyncpg
 import structlog
 from pgqueuer import PgQueuer
 from pgqueuer.db import AsyncpgDriver, AsyncpgPoolDriver
-from pgqueuer.errors import PgqException, RetryRequested
+from pgqueuer.errors import FailingListenerError, PgqException, RetryRequested
 from pgqueuer.executors import DatabaseRetryEntrypointExecutor
 from pgqueuer.models import Job as Item
 from pgqueuer.queries import Queries
 
 from app.backoff import backoff_s, jittered
 from app.work import Station, Step, run_together
+from app.work.listening import ListeningDriver
 from db.session import DatabaseUnavailable, Transaction, dsn_of
 
 log = structlog.get_logger()
@@ -105,16 +106,22 @@ class PostgresEngine:
 
     def stop(self) -> None:
         self._stopping.set()
-        for queue in self._queues:
-            queue.shutdown.set()
+        self._end_queues()
 
     def trouble(self) -> str | None:
         return self._trouble
 
     async def _work(self, pool: asyncpg.Pool, steps: Mapping[Station, Step]) -> None:
         queues: list[tuple[PgQueuer, int]] = []
+        lost = False
+
+        def lose() -> None:
+            nonlocal lost
+            lost = True
+            self._end_queues()
+
         for station, step in steps.items():
-            queue = PgQueuer.from_asyncpg_pool(pool)
+            queue = PgQueuer(ListeningDriver(pool, lose))
             # Kept on failure: the defaults would delete a failed item and never try it again.
             queue.entrypoint(
                 station.value,
@@ -137,9 +144,15 @@ class PostgresEngine:
                 # Nobody reads the engine's statistics, and they only grow.
                 log_aggregation_interval=timedelta(0),
             )
+            if lost:
+                raise FailingListenerError
         finally:
             forgetting.cancel()
             await asyncio.gather(forgetting, return_exceptions=True)
+
+    def _end_queues(self) -> None:
+        for queue in self._queues:
+            queue.shutdown.set()
 
     async def _run_item(self, turn: asyncio.Semaphore, step: Step, item: Item) -> None:
         async with turn:

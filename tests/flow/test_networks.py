@@ -28,9 +28,11 @@ from tests.fakes.proxy import FaultProxy, proxied
 from tests.flow.conftest import TONE, OpenStage, Stage, open_stage
 
 TERMINAL = {"job.succeeded", "job.failed", "job.canceled"}
-ANSWER_LIMIT_S = 8.0
-"""With the short limits of these tests; a hang would be as long as the driver's own, or for ever."""
+ANSWER_LIMIT_S = 25.0
+"""Many times the limits of these tests: a slow machine keeps it, and a hang would be for ever."""
 SHORT = {"db_pool_timeout": 1.0, "db_statement_timeout": 1.0, "db_pool_size": 4, "db_max_overflow": 0}
+LONG = SHORT | {"db_pool_timeout": 30.0, "db_statement_timeout": 30.0}
+"""For a network that is only slow: every call comes through, however slow the machine is as well."""
 
 Spoil = Callable[[FaultProxy], Awaitable[object]]
 
@@ -83,7 +85,7 @@ async def test_whatever_the_network_to_the_database_does_answers_are_honest_and_
     """Faults 14, 49 and 50: the database behind a spoiled network."""
     async with proxied(make_url(database_url).port or 0) as proxy:
         behind = make_url(database_url).set(port=proxy.port).render_as_string(hide_password=False)
-        async with open_stage(tmp_path, behind, **SHORT) as stage:
+        async with open_stage(tmp_path, behind, **(LONG if spoil in SLOW else SHORT)) as stage:
             first = [(await stage.start())[0] for _ in range(2)]
             stage.fake.hook_tries = 1
             await spoil(proxy)
@@ -243,7 +245,7 @@ async def let_work(stage: Stage) -> None:
     began = time.monotonic()
     with suppress(DatabaseUnavailable, AppError):
         await drain(stage.runtime)
-    assert time.monotonic() - began < 10 * ANSWER_LIMIT_S
+    assert time.monotonic() - began < 4 * ANSWER_LIMIT_S
 
 
 async def all_ends(stage: Stage, jobs: list[str]) -> None:

@@ -87,10 +87,11 @@ def events_told_once(rows: Rows) -> list[str]:
     return broken
 
 
-def no_second_effect(rows: Rows, book: Mapping[str, Any], kills: int, troubles: int = 0) -> list[str]:
-    """I2: one output a job, one prediction an attempt, and at most one more attempt for each death.
+def no_second_effect(rows: Rows, book: Mapping[str, Any], cut: int, troubles: int = 0) -> list[str]:
+    """I2: one output a job, one prediction an attempt, and no attempt more than deaths and failures explain.
 
-    `troubles` are failures of the provider's own, which cost an attempt each.
+    `cut` is the most attempts that deaths may have cut short, `troubles` are failures of the provider's own,
+    which cost an attempt each.
     """
     broken = []
     succeeded = {job["id"] for job in rows.jobs if job["state"] == JobState.SUCCEEDED}
@@ -104,8 +105,8 @@ def no_second_effect(rows: Rows, book: Mapping[str, Any], kills: int, troubles: 
     broken += [f"a prediction that is no attempt: {each}" for each in asked if each not in known]
     broken += [f"{each} was created {times} times" for each, times in asked.items() if times > 1]
     extra = extra_attempts(rows)
-    if extra > kills + troubles:
-        broken.append(f"{extra} attempts too many for {kills} kills and {troubles} failures")
+    if extra > cut + troubles:
+        broken.append(f"{extra} attempts too many, where deaths cost {cut} and {troubles} failed")
     return broken
 
 

@@ -128,12 +128,14 @@ async def judge(
     verdict: Verdict,
     *,
     deaths: int,
+    in_hand: int = 1,
     cancels: int = 0,
     may_fail_with: Sequence[str] = (),
 ) -> None:
     """Hold everything that is left against the law.
 
-    A death may cost an attempt, and like a cancel at the last moment leave an object that no row names.
+    A death may cost `in_hand` attempts, and like a cancel at the last moment leave an object that no row
+    names.
     """
     rows = await law.read_rows(world)
     book = (await world.provider.get("/lab/book")).json()
@@ -143,7 +145,7 @@ async def judge(
     verdict.broken += law.jobs_ended(rows, accepted, may_fail_with=frozenset(may_fail_with))
     verdict.broken += law.ended_in_time(rows)
     verdict.broken += law.events_told_once(rows)
-    verdict.broken += law.no_second_effect(rows, book, deaths, book["failed"])
+    verdict.broken += law.no_second_effect(rows, book, in_hand * deaths, book["failed"])
     verdict.broken += law.callbacks_stored_once(rows, book)
     verdict.broken += law.only_living_folders(world) + law.no_orphan_process(world)
     verdict.broken += law.no_secret_told(world)
