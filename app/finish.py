@@ -45,10 +45,9 @@ from db.assets import (
     insert_output,
 )
 from db.ids import make_id
-from db.inbox import find_delivery
 from db.session import DatabaseUnavailable, Transaction
-from db.states import AttemptStatus, JobState
-from db.tables import Asset, Attempt, Job
+from db.states import JobState
+from db.tables import Asset, Job
 
 log = structlog.get_logger()
 
@@ -101,6 +100,7 @@ class Finisher:
                 now=now,
                 lease_s=settings.lease_s,
             )
+            result = await attempt_rows.find_result(tx, job_id) if job else None
         self._unreleased.pop(job_id, None)
         if job is None:
             return
@@ -112,7 +112,7 @@ class Finisher:
                 return
             keeping = asyncio.create_task(self._keep(job.id, lease))
             try:
-                await self._finish(job, lease)
+                await self._finish(job, lease, result)
             except DatabaseUnavailable:
                 await self._let_go(job, lease, "the database was away", wait_s=RETRY_S)
                 raise
@@ -147,14 +147,14 @@ class Finisher:
                 async with self._line.database.transaction() as tx:
                     kept = await job_rows.renew_lease(tx, job_id, lease=lease, now=now, lease_s=lease_s)
 
-    async def _finish(self, job: Job, lease: str) -> None:
+    async def _finish(self, job: Job, lease: str, result: attempt_rows.Result | None) -> None:
         try:
             async with asyncio.timeout(self._line.settings.finish_limit_s):
-                attempt, places = await self._find_places(job)
+                provider, places = await self._find_places(job, result)
                 async with self._bench.workspace.folder() as folder:
                     timings: dict[str, float] = {}
                     assets = {
-                        name: await self._make_asset(job, attempt, place, folder / name, timings)
+                        name: await self._make_asset(job, provider, place, folder / name, timings)
                         for name, place in places.items()
                     }
             await self._succeed(job, lease, assets, timings)
@@ -171,29 +171,19 @@ class Finisher:
         except AppError as exc:
             await self._fail(job, lease, exc.code, exc.message)
 
-    async def _find_places(self, job: Job) -> tuple[Attempt, dict[str, str]]:
-        """Where the outputs lie, read from the delivery that brought the success."""
-        async with self._line.database.reading() as tx:
-            attempts = await attempt_rows.list_attempts(tx, job.id)
-            # The last one: an earlier success is one whose output had expired.
-            winners = [each for each in attempts if each.status == AttemptStatus.SUCCEEDED]
-            winner = winners[-1] if winners else None
-            delivery = (
-                await find_delivery(tx, winner.result_delivery_id)
-                if winner and winner.result_delivery_id
-                else None
-            )
-        if winner is None or delivery is None:
+    async def _find_places(self, job: Job, result: attempt_rows.Result | None) -> tuple[str, dict[str, str]]:
+        """Whose outputs they are and where they lie, read from the delivery that brought the success."""
+        if result is None:
             raise ProviderBadResponse("the delivery that brought the output is gone")
-        prediction = await understand(self._providers[winner.provider], delivery.body)
-        return winner, get_kind(job.kind).find_outputs(prediction.output)
+        prediction = await understand(self._providers[result.provider], result.body)
+        return result.provider, get_kind(job.kind).find_outputs(prediction.output)
 
     async def _make_asset(
-        self, job: Job, attempt: Attempt, place: str, stem: Path, timings: dict[str, float]
+        self, job: Job, provider: str, place: str, stem: Path, timings: dict[str, float]
     ) -> Asset:
         raw = stem.with_suffix(".fetched")
         with _timed(timings, "fetch_s"):
-            await self._fetch(attempt.provider, place, raw)
+            await self._fetch(provider, place, raw)
         self._line.reach(CrashPoint.OUTPUT_FETCHED)
         with _timed(timings, "trim_s"):
             path, clip = await self._trim(job, raw, stem)

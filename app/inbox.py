@@ -11,7 +11,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -38,11 +37,14 @@ from db import jobs as job_rows
 from db.group_commit import GroupCommit, GroupCommitFull
 from db.ids import make_id
 from db.inbox import (
+    Settlement,
     begin_delivery,
     find_delivery,
     list_due_deliveries,
+    list_open_deliveries,
+    lock_deliveries,
     postpone_delivery,
-    settle_delivery,
+    settle_deliveries,
 )
 from db.ingress import NewDelivery, open_ingress
 from db.session import DatabaseUnavailable, Transaction
@@ -130,24 +132,53 @@ class Inbox:
     async def due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[str]:
         return await list_due_deliveries(tx, now=now, limit=limit)
 
-    async def step(self, delivery_id: str) -> None:
-        """Apply one delivery; nothing when it is settled already, by whoever."""
+    async def step(self, *delivery_ids: str) -> None:
+        """Apply these deliveries; nothing is done to one that is settled already, by whoever.
+
+        Those that nothing speaks against share a transaction. Raises DatabaseUnavailable; those that are not
+        applied by then are due.
+        """
+        alone: Sequence[str] = delivery_ids
+        if len(delivery_ids) > 1:
+            alone = await self._step_together(delivery_ids)
+        for delivery_id in alone:
+            await self._step_alone(delivery_id)
+
+    async def _step_together(self, delivery_ids: Sequence[str]) -> list[str]:
+        """Apply what is small, understood and no danger; those that are left need a way of their own."""
+        async with self._line.database.reading() as tx:
+            found = await list_open_deliveries(tx, delivery_ids, most_bytes=LARGE_BYTES)
+        left = set(delivery_ids) - {delivery.id for delivery in found}
+        understood: list[tuple[Delivery, News]] = []
+        for delivery in found:
+            if delivery.received_at < self._began_at or not delivery.attempt_id:
+                left.add(delivery.id)
+                continue
+            try:
+                understood.append((delivery, await self._understand(delivery)))
+            except Exception:  # noqa: BLE001 - on its own way it is said what is wrong with it
+                left.add(delivery.id)
+        try:
+            await self._apply(understood)
+        except DatabaseUnavailable:
+            raise
+        except Exception as exc:  # noqa: BLE001 - one of them is at fault: each for itself
+            log.warning("deliveries.parted", reason=type(exc).__name__, count=len(understood))
+            left.update(delivery.id for delivery, _ in understood)
+        return sorted(left)
+
+    async def _step_alone(self, delivery_id: str) -> None:
         async with self._line.database.reading() as tx:
             delivery = await find_delivery(tx, delivery_id)
         if delivery is None or delivery.settled_at is not None:
             return
-        with (
-            suppress(_SettledMeanwhile),
-            structlog.contextvars.bound_contextvars(delivery_id=delivery.id, attempt_id=delivery.attempt_id),
-        ):
+        with structlog.contextvars.bound_contextvars(delivery_id=delivery.id, attempt_id=delivery.attempt_id):
             try:
                 if await self._may_begin(delivery):
                     await self._understand_and_apply(delivery)
             except DatabaseUnavailable:
                 if len(self._survived) < MOST_REMEMBERED:
                     self._survived[delivery.id] = delivery.tries
-                raise
-            except _SettledMeanwhile:
                 raise
             except Exception as exc:  # noqa: BLE001 - one delivery must not hold up its neighbours
                 await self._stumble(delivery, exc)
@@ -179,9 +210,7 @@ class Inbox:
             # For a reason of its own, that is no fault of the delivery's.
             await self._postpone(delivery, exc.message, wait_s=jittered(30.0), tries=0)
             return
-        self._line.reach(CrashPoint.DELIVERY_PARSED)
-        await self._apply(delivery, news)
-        self._line.reach(CrashPoint.DELIVERY_APPLIED)
+        await self._apply([(delivery, news)])
 
     async def aclose(self) -> None:
         await self._group.aclose()
@@ -213,29 +242,60 @@ class Inbox:
 
     async def _quarantine(self, delivery: Delivery, reason: str) -> None:
         log.warning("delivery.quarantined", delivery_id=delivery.id, reason=reason)
+        end = Settlement(delivery.id, DeliveryOutcome.QUARANTINED, reason, delivery.job_id)
         async with self._line.database.transaction() as tx:
-            await self._settle(tx, delivery, DeliveryOutcome.QUARANTINED, reason)
+            if await lock_deliveries(tx, [delivery.id]):
+                await self._settle(tx, [end])
 
-    async def _apply(self, delivery: Delivery, news: News) -> None:
-        # Idempotent by its settling: a second time finds the delivery settled, and changes nothing.
-        work = partial(self._apply_in, delivery=delivery, news=news)
-        applied = await self._line.database.transact(work, is_idempotent=True)
-        log.info("delivery.applied", source=delivery.source, **applied)
+    async def _apply(self, news: Sequence[tuple[Delivery, News]]) -> None:
+        """Apply these in one transaction."""
+        self._line.reach(CrashPoint.DELIVERY_PARSED)
+        # Idempotent by their settling: a second time finds them settled, and changes nothing.
+        work = partial(self._apply_in, news=news)
+        for delivery, end in await self._line.database.transact(work, is_idempotent=True):
+            log.info(
+                "delivery.applied",
+                source=delivery.source,
+                delivery_id=delivery.id,
+                attempt_id=delivery.attempt_id,
+                job_id=end.job_id,
+                outcome=end.outcome,
+                detail=end.detail,
+            )
+        self._line.reach(CrashPoint.DELIVERY_APPLIED)
 
-    async def _apply_in(self, tx: Transaction, *, delivery: Delivery, news: News) -> dict[str, str | None]:
-        """What became of it, for the log."""
+    async def _apply_in(
+        self, tx: Transaction, *, news: Sequence[tuple[Delivery, News]]
+    ) -> list[tuple[Delivery, Settlement]]:
+        """What became of each, but for those that somebody else has settled meanwhile."""
         now = self._line.clock.now()
-        pair = await attempt_rows.lock_attempt(tx, delivery.attempt_id)
-        job, attempt = pair or (None, None)
-        if job is None and delivery.job_id is not None:
-            job = await job_rows.find_job(tx, delivery.job_id, lock=True)
-        if job is None:
-            detail = "no such attempt"
-            await self._settle(tx, delivery, DeliveryOutcome.ORPHANED, detail)
-            return {"job_id": None, "outcome": DeliveryOutcome.ORPHANED, "detail": detail}
-        if attempt is None:
-            outcome = await self._apply_to_waiting_job(tx, delivery, news, job, now)
-            return {"job_id": job.id, "outcome": outcome, "detail": "the job had no attempt"}
+        attempts = await attempt_rows.lock_attempts(tx, [delivery.attempt_id for delivery, _ in news])
+        still_open = await lock_deliveries(tx, [delivery.id for delivery, _ in news])
+        ends: list[tuple[Delivery, Settlement]] = []
+        touched: set[str] = set()
+        for delivery, told in news:
+            if delivery.id not in still_open:
+                continue
+            name = delivery.attempt_id
+            if name in touched and name in attempts:
+                # Its news before this has changed it.
+                attempts |= await attempt_rows.lock_attempts(tx, [name])
+            touched.add(name)
+            ends.append((delivery, await self._apply_one(tx, delivery, told, attempts.get(name), now)))
+        await self._settle(tx, [end for _, end in ends])
+        return ends
+
+    async def _apply_one(
+        self,
+        tx: Transaction,
+        delivery: Delivery,
+        news: News,
+        pair: tuple[Job, Attempt] | None,
+        now: datetime,
+    ) -> Settlement:
+        if pair is None:
+            return await self._apply_without_attempt(tx, delivery, news, now)
+        job, attempt = pair
         decision = decide(await self._standing(tx, job, attempt), news, now)
         if await self._moves.carry_out(tx, decision, job, attempt, news, now, delivery.id):
             outcome, detail = DeliveryOutcome.APPLIED, type(decision).__name__.lower()
@@ -243,21 +303,21 @@ class Inbox:
             outcome, detail = decision.outcome, decision.detail
         else:
             outcome, detail = DeliveryOutcome.IGNORED, "another delivery had moved it"
-        await self._settle(tx, delivery, outcome, detail, job.id)
-        return {"job_id": job.id, "outcome": outcome, "detail": detail}
+        return Settlement(delivery.id, outcome, detail, job.id)
 
-    async def _apply_to_waiting_job(
-        self, tx: Transaction, delivery: Delivery, news: News, job: Job, now: datetime
-    ) -> DeliveryOutcome:
-        """The job's deadline passed before it ever had an attempt."""
+    async def _apply_without_attempt(
+        self, tx: Transaction, delivery: Delivery, news: News, now: datetime
+    ) -> Settlement:
+        """Nobody's news; or the job's deadline passed before it ever had an attempt."""
+        job = await job_rows.find_job(tx, delivery.job_id, lock=True) if delivery.job_id else None
+        if job is None:
+            return Settlement(delivery.id, DeliveryOutcome.ORPHANED, "no such attempt", delivery.job_id)
         if not isinstance(news, Silence) or JobState(job.state).is_terminal:
-            await self._settle(tx, delivery, DeliveryOutcome.IGNORED, f"the job is {job.state}", job.id)
-            return DeliveryOutcome.IGNORED
+            return Settlement(delivery.id, DeliveryOutcome.IGNORED, f"the job is {job.state}", job.id)
         await self._line.end_job(
             tx, job, JobState.FAILED, now=now, code="deadline_exceeded", message=news.detail
         )
-        await self._settle(tx, delivery, DeliveryOutcome.APPLIED, "fail", job.id)
-        return DeliveryOutcome.APPLIED
+        return Settlement(delivery.id, DeliveryOutcome.APPLIED, "fail", job.id)
 
     async def _standing(self, tx: Transaction, job: Job, attempt: Attempt) -> Standing:
         number = attempt.number
@@ -272,23 +332,14 @@ class Inbox:
             max_attempts=self._line.settings.max_attempts,
         )
 
-    async def _settle(
-        self,
-        tx: Transaction,
-        delivery: Delivery,
-        outcome: DeliveryOutcome,
-        detail: str,
-        job_id: str | None = None,
-    ) -> None:
-        now = self._line.clock.now()
-        if not await settle_delivery(tx, delivery.id, outcome, now=now, detail=detail, job_id=job_id):
-            # Two items for one delivery: the other was first, and nothing of this transaction may stay.
-            raise _SettledMeanwhile
-        tx.after_commit(lambda: self._line.metrics.deliveries_settled.labels(outcome.value).inc())
+    async def _settle(self, tx: Transaction, ends: Sequence[Settlement]) -> None:
+        """Write down what became of deliveries that this transaction has locked."""
+        await settle_deliveries(tx, ends, now=self._line.clock.now())
+        tx.after_commit(partial(self._count_settled, ends))
 
-
-class _SettledMeanwhile(Exception):
-    """Somebody else has applied this delivery."""
+    def _count_settled(self, ends: Sequence[Settlement]) -> None:
+        for end in ends:
+            self._line.metrics.deliveries_settled.labels(end.outcome.value).inc()
 
 
 def _as_row(incoming: Incoming, now: datetime) -> NewDelivery:

@@ -7,6 +7,7 @@ next job that waits for its provider, in the same transaction.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
@@ -53,11 +54,15 @@ class Moves:
             known["result_delivery_id"] = delivery_id
         elif isinstance(decision, (TryAgain, Fail)):
             known["error"] = decision.reason if isinstance(decision, TryAgain) else decision.message
+        elif isinstance(decision, Advance) and isinstance(news, Prediction) and self._can_poll(attempt):
+            known["check_at"] = self._next_check(job, attempt, now)
         moved = status is None or await attempt_rows.move_attempt(tx, attempt.id, status, now=now, **known)
         if isinstance(decision, Advance):
+            if not moved and "check_at" in known:
+                await attempt_rows.note_attempt(tx, attempt.id, heard_at=now, check_at=known["check_at"])
             return await self._advance(tx, job, attempt, news, now) or moved
         if moved and status is not None and status.is_terminal:
-            await self._free_slot(tx, attempt, status, now)
+            self._free_slot(tx, attempt, status, now)
         if not moved or isinstance(decision, Ignore):
             return False
         return await self._move_job(tx, decision, job, attempt, now)
@@ -95,18 +100,22 @@ class Moves:
             self._line.hint_job(tx, job.id)
         return moved
 
+    def _can_poll(self, attempt: Attempt) -> bool:
+        return self._providers[attempt.provider].can_poll
+
+    def _next_check(self, job: Job, attempt: Attempt, now: datetime) -> datetime:
+        settings = self._line.settings
+        return next_check(
+            attempt.created_at,
+            now,
+            silence_s=settings.silence_s,
+            limit_s=settings.attempt_limit_s(job.kind),
+        )
+
     async def _advance(self, tx: Transaction, job: Job, attempt: Attempt, news: News, now: datetime) -> bool:
         if not isinstance(news, Prediction):
             return False
         progress = min(0.9, 0.9 * (news.progress or 0.0))
-        check_at = next_check(
-            attempt.created_at,
-            now,
-            silence_s=self._line.settings.silence_s,
-            limit_s=self._line.settings.attempt_limit_s(job.kind),
-        )
-        if self._providers[attempt.provider].can_poll:
-            await attempt_rows.note_attempt(tx, attempt.id, heard_at=now, check_at=check_at)
         advanced = await job_rows.advance_job(tx, job.id, progress=progress, stage=news.step or news.status)
         if advanced:
             await append_event(
@@ -116,15 +125,18 @@ class Moves:
             self._line.hint_job(tx, job.id)
         return advanced
 
-    async def _free_slot(
-        self, tx: Transaction, attempt: Attempt, status: AttemptStatus, now: datetime
-    ) -> None:
+    def _free_slot(self, tx: Transaction, attempt: Attempt, status: AttemptStatus, now: datetime) -> None:
         """An attempt is over: whoever waits first for this provider is due."""
         tx.after_commit(
             lambda: self._line.metrics.attempts_ended.labels(attempt.provider, status.value).inc()
         )
-        woken = await job_rows.wake_waiting(tx, attempt.provider, now=now)
-        self._line.engine.enqueue(tx, Station.DISPATCH, *woken)
+        # Once for all that end in this transaction.
+        tx.before_commit("slots", [(attempt.provider, now)], self._wake)
+
+    async def _wake(self, tx: Transaction, freed: list[tuple[str, datetime]]) -> None:
+        for provider, slots in Counter(provider for provider, _ in freed).items():
+            woken = await job_rows.wake_waiting(tx, provider, now=freed[0][1], limit=slots)
+            self._line.engine.enqueue(tx, Station.DISPATCH, *woken)
 
     async def _note_cost(self, tx: Transaction, attempt: Attempt, news: News) -> None:
         """A late result changes nothing but what is known of its price."""

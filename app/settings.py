@@ -7,6 +7,7 @@ handed to `app.wiring`. `load_settings` turns a wrong value into one line that n
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -102,8 +103,12 @@ class Settings(BaseSettings):
     idempotency_s: float = Field(86_400, gt=0, description="How long an Idempotency-Key is remembered")
 
     dispatch_concurrency: int = Field(8, ge=1, le=256, description="Predictions being created at once")
-    apply_concurrency: int = Field(8, ge=1, le=256, description="Deliveries being applied at once")
-    finish_concurrency: int = Field(4, ge=1, le=64, description="Jobs being finished at once")
+    apply_concurrency: int = Field(
+        8, ge=1, le=256, description="Steps of applying at once, each of up to 16 deliveries"
+    )
+    finish_concurrency: int | None = Field(
+        None, ge=1, le=64, description="Jobs being finished at once; by default one more than processors"
+    )
     gpu_worker_slots: int = Field(
         1, ge=1, le=64, description="Predictions at Cog servers at once, all together"
     )
@@ -202,6 +207,11 @@ class Settings(BaseSettings):
     def is_shared(self) -> bool:
         """Whether many processes may work on the database: hints and work items go through it too."""
         return self.database_url.startswith("postgresql")
+
+    @property
+    def finishers(self) -> int:
+        """Jobs being finished at once: one fetches or stores while the others keep every processor busy."""
+        return self.finish_concurrency or min(64, len(os.sched_getaffinity(0)) + 1)
 
     @property
     def cog_urls_by_kind(self) -> dict[str, str]:

@@ -52,11 +52,14 @@ FORGET_EVERY = timedelta(minutes=10)
 
 
 class StationRoom(Protocol):
-    """What a station offers its worker: which rows are due, and one step on one of them."""
+    """What a station offers its worker: which rows are due, and one step on the rows of an item.
+
+    One row, but for the stations of `MOST_TOGETHER`.
+    """
 
     async def due(self, tx: Transaction, now: datetime, limit: int) -> Sequence[str]: ...
 
-    async def step(self, row_id: str) -> None: ...
+    async def step(self, row_id: str, /) -> None: ...
 
 
 class Worker:
@@ -98,7 +101,7 @@ class Worker:
         limits = {
             Station.DISPATCH: self._line.settings.dispatch_concurrency,
             Station.APPLY: self._line.settings.apply_concurrency,
-            Station.FINISH: self._line.settings.finish_concurrency,
+            Station.FINISH: self._line.settings.finishers,
         }
         steps = {
             station: Step(self._timed(station, room.step), limits[station])
@@ -275,17 +278,17 @@ class Worker:
                 each.cancel()
 
     def _timed(
-        self, station: Station, step: Callable[[str], Awaitable[None]]
-    ) -> Callable[[str], Awaitable[None]]:
+        self, station: Station, step: Callable[..., Awaitable[None]]
+    ) -> Callable[..., Awaitable[None]]:
         histogram = self._line.metrics.step_seconds.labels(station.value)
 
-        async def timed_step(row_id: str) -> None:
+        async def timed_step(*row_ids: str) -> None:
             task = asyncio.current_task()
             assert task is not None  # noqa: S101 - a coroutine that runs is in one
             self._begun.add(task)
             try:
                 with histogram.time():
-                    await step(row_id)
+                    await step(*row_ids)
             except asyncio.CancelledError:
                 # The step was ours to end; the engine's task around it goes on and sees a step that is done.
                 if not self._handing_back:

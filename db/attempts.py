@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from sqlalchemy import delete, func, select, update
 from sqlmodel import col
 
-from db.jobs import find_job
 from db.session import Transaction
 from db.states import ATTEMPT_MOVES, LIVE_ATTEMPT_STATUSES, AttemptStatus
-from db.tables import Attempt, Job
+from db.tables import Attempt, Delivery, Job
 
 
 async def insert_attempt(tx: Transaction, attempt: Attempt) -> None:
@@ -26,11 +27,32 @@ async def find_attempt(tx: Transaction, attempt_id: str, *, lock: bool = False) 
 
 async def lock_attempt(tx: Transaction, attempt_id: str) -> tuple[Job, Attempt] | None:
     """The attempt and its job, both locked: the job first, as everybody does who locks both."""
-    found = await find_attempt(tx, attempt_id)
-    job = await find_job(tx, found.job_id, lock=True) if found else None
-    # Read again: it may have moved while the job's lock was waited for.
-    attempt = await find_attempt(tx, attempt_id, lock=True) if job else None
-    return (job, attempt) if job and attempt else None
+    return (await lock_attempts(tx, [attempt_id])).get(attempt_id)
+
+
+async def lock_attempts(tx: Transaction, attempt_ids: Sequence[str]) -> dict[str, tuple[Job, Attempt]]:
+    """Those of these attempts that exist, by id, with their jobs, all locked.
+
+    The jobs first, and each table in the order of its ids: so no two who lock several wait for each other.
+    """
+    theirs = select(col(Attempt.job_id)).where(col(Attempt.id).in_(attempt_ids))
+    jobs = (
+        select(Job.__table__)  # type: ignore[attr-defined]
+        .where(col(Job.id).in_(theirs))
+        .order_by(col(Job.id))
+        .with_for_update()
+    )
+    locked = {row["id"]: Job(**row) for row in (await tx.execute(jobs)).mappings()}
+    if not locked:
+        return {}
+    attempts = (
+        select(Attempt.__table__)  # type: ignore[attr-defined]
+        .where(col(Attempt.id).in_(attempt_ids))
+        .order_by(col(Attempt.id))
+        .with_for_update()
+    )
+    found = [Attempt(**row) for row in (await tx.execute(attempts)).mappings()]
+    return {each.id: (locked[each.job_id], each) for each in found if each.job_id in locked}
 
 
 async def list_attempts(tx: Transaction, *job_ids: str) -> list[Attempt]:
@@ -41,6 +63,27 @@ async def list_attempts(tx: Transaction, *job_ids: str) -> list[Attempt]:
         .order_by(col(Attempt.job_id), col(Attempt.number))
     )
     return [Attempt(**row) for row in (await tx.execute(statement)).mappings()]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The news that brought a job's output."""
+
+    provider: str
+    body: bytes
+
+
+async def find_result(tx: Transaction, job_id: str) -> Result | None:
+    """What the job's last success was told by: an earlier one is one whose output had expired."""
+    statement = (
+        select(col(Attempt.provider), col(Delivery.body))
+        .join(Delivery, col(Delivery.id) == col(Attempt.result_delivery_id))
+        .where(col(Attempt.job_id) == job_id, col(Attempt.status) == AttemptStatus.SUCCEEDED)
+        .order_by(col(Attempt.number).desc())
+        .limit(1)
+    )
+    row = (await tx.execute(statement)).first()
+    return Result(row.provider, row.body) if row else None
 
 
 async def move_attempt(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import literal, select, update
+from sqlalchemy import literal, select
 from sqlmodel import col
 
 from db.session import Transaction
@@ -29,9 +29,10 @@ async def insert_first_events(
 
 
 async def append_event(tx: Transaction, job_id: str, event_type: str, *, at: datetime, **data: Any) -> None:
-    """Append a fact. The job's own row hands out its `seq`: that orders the writers."""
-    await tx.execute(update(Job).where(col(Job.id) == job_id).values(seq=col(Job.seq) + 1))
-    # The number never leaves the database: one statement less than reading it first.
+    """Append the fact of a job's move, in its transaction: `move_job` and `advance_job` make its `seq`.
+
+    So the job's own row orders the writers, and the number never leaves the database.
+    """
     fact = select(
         col(Job.id),
         col(Job.seq),

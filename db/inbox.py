@@ -3,41 +3,84 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select, update
+from sqlalchemy import bindparam, func, select, update
 from sqlmodel import col
 
 from db.session import Transaction
 from db.states import DeliveryOutcome
 from db.tables import Delivery
 
-_WITHOUT_BODY = [column for column in Delivery.__table__.columns if column.name != "body"]  # type: ignore[attr-defined]
+_DELIVERIES = Delivery.__table__  # type: ignore[attr-defined]
+_WITHOUT_BODY = [column for column in _DELIVERIES.columns if column.name != "body"]
 
 
 async def find_delivery(tx: Transaction, delivery_id: str) -> Delivery | None:
-    statement = select(Delivery.__table__).where(col(Delivery.id) == delivery_id)  # type: ignore[attr-defined]
+    statement = select(_DELIVERIES).where(col(Delivery.id) == delivery_id)
     row = (await tx.execute(statement)).mappings().first()
     return Delivery(**row) if row else None
 
 
-async def settle_delivery(
-    tx: Transaction,
-    delivery_id: str,
-    outcome: DeliveryOutcome,
-    *,
-    now: datetime,
-    detail: str | None = None,
-    job_id: str | None = None,
-) -> bool:
-    """Record the delivery's own end; False when it was settled before."""
-    known = {"job_id": job_id} if job_id else {}
-    settled = await tx.execute(
-        update(Delivery)
-        .where(col(Delivery.id) == delivery_id, col(Delivery.settled_at).is_(None))
-        .values(settled_at=now, outcome=outcome, detail=detail and detail[:500], **known)
+async def list_open_deliveries(
+    tx: Transaction, delivery_ids: Sequence[str], *, most_bytes: int
+) -> list[Delivery]:
+    """Those of these deliveries that are not settled and whose body has fewer bytes, as they came."""
+    statement = (
+        select(_DELIVERIES)
+        .where(col(Delivery.id).in_(delivery_ids), func.length(col(Delivery.body)) < most_bytes)
+        .order_by(col(Delivery.id))
     )
-    return settled.rowcount == 1
+    # By the key alone: asked for those not settled, PostgreSQL reads the index of all that are not.
+    found = [row for row in (await tx.execute(statement)).mappings() if row["settled_at"] is None]
+    return [Delivery(**row) for row in found]
+
+
+async def lock_deliveries(tx: Transaction, delivery_ids: Sequence[str]) -> set[str]:
+    """Which of these are not settled; nobody else settles them until the transaction ends."""
+    statement = (
+        select(col(Delivery.id), col(Delivery.settled_at))
+        .where(col(Delivery.id).in_(delivery_ids))
+        .order_by(col(Delivery.id))
+        .with_for_update()
+    )
+    return {row.id for row in await tx.execute(statement) if row.settled_at is None}
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """What became of one delivery."""
+
+    delivery_id: str
+    outcome: DeliveryOutcome
+    detail: str
+    job_id: str | None
+
+
+async def settle_deliveries(tx: Transaction, settlements: Sequence[Settlement], *, now: datetime) -> None:
+    """Record the ends of deliveries that this transaction has locked."""
+    if not settlements:
+        return
+    statement = (
+        update(_DELIVERIES)
+        .where(_DELIVERIES.c.id == bindparam("settled"))
+        .values(
+            settled_at=now, outcome=bindparam("as_what"), detail=bindparam("why"), job_id=bindparam("of_job")
+        )
+    )
+    await tx.execute(
+        statement,
+        [
+            {
+                "settled": each.delivery_id,
+                "as_what": each.outcome,
+                "why": each.detail[:500],
+                "of_job": each.job_id,
+            }
+            for each in settlements
+        ],
+    )
 
 
 async def postpone_delivery(

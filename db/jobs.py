@@ -20,6 +20,7 @@ EARLY_S = 0.5
 One that came a moment early and was turned away would have to wait for the next sweep."""
 PRIORITY_STEP = timedelta(minutes=1)
 """How much older a job counts for each step of its priority: so none is passed by others for ever."""
+_NEXT_SEQ = {"seq": col(Job.seq) + 1}
 _NO_LEASE = {"lease": None, "lease_until": None, "leased_by": None}
 MOST_COUNTED = 1000
 """Where a job's place in its line is only told roughly: beyond, it is not counted on."""
@@ -177,7 +178,7 @@ async def move_job(
     lease: str | None = None,
     values: Mapping[str, Any],
 ) -> bool:
-    """Move a job along a legal edge of `JOB_MOVES`, clearing its lease.
+    """Move a job along a legal edge of `JOB_MOVES`, clearing its lease; it makes the `seq` of one event.
 
     With `lease`, only for the holder of that token: a worker that was frozen and wakes up loses here.
     """
@@ -185,7 +186,9 @@ async def move_job(
     statement = update(Job).where(col(Job.id) == job_id, col(Job.state).in_(sources))
     if lease is not None:
         statement = statement.where(col(Job.lease) == lease)
-    moved = await tx.execute(statement.values({"state": to, **_NO_LEASE, "crashes": 0, **values}))
+    moved = await tx.execute(
+        statement.values({"state": to, **_NEXT_SEQ, **_NO_LEASE, "crashes": 0, **values})
+    )
     return moved.rowcount == 1
 
 
@@ -356,7 +359,7 @@ def _tenants(line: ColumnElement[bool] | None) -> CTE:
 
 
 async def advance_job(tx: Transaction, job_id: str, *, progress: float, stage: str | None) -> bool:
-    """Show progress of a running job; never backwards."""
+    """Show progress of a running job, never backwards; it makes the `seq` of one event."""
     advanced = await tx.execute(
         update(Job)
         .where(
@@ -365,7 +368,7 @@ async def advance_job(tx: Transaction, job_id: str, *, progress: float, stage: s
             (col(Job.progress) < progress) | (col(Job.stage).is_distinct_from(stage)),
             col(Job.progress) <= progress,
         )
-        .values(progress=progress, stage=stage)
+        .values({"progress": progress, "stage": stage, **_NEXT_SEQ})
     )
     return advanced.rowcount == 1
 

@@ -157,7 +157,10 @@ class Transaction:
 
     async def finish(self) -> None:
         """What `before_commit` collected. Called by the database alone."""
-        for things, write in self._before_commit.values():
+        while self._before_commit:
+            # One may collect more, under its own name or another's.
+            name = next(iter(self._before_commit))
+            things, write = self._before_commit.pop(name)
             await write(self, things)
 
     def committed(self) -> None:

@@ -26,7 +26,7 @@ import pytest
 
 from app.settings import Settings, load_settings
 from app.wiring import Runtime
-from app.work import Station
+from app.work import Station, pack, unpack
 from db import schema
 from db.session import Database
 from tests.mariadb import running_mariadb
@@ -203,8 +203,8 @@ async def drain(runtime: Runtime, *, rounds: int = 200) -> int:
         for station in STATIONS:
             async with runtime.line.database.reading() as tx:
                 due = await rooms[station].due(tx, datetime.now(UTC), 100)
-            for row_id in due:
-                await rooms[station].step(row_id)
+            for item in pack(station, due):
+                await rooms[station].step(*unpack(item))
             worked += len(due)
         if not worked:
             return steps

@@ -8,6 +8,7 @@ is found again by the sweep in `app.worker`.
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -17,7 +18,7 @@ from pgqueuer import PgQueuer
 
 from db.session import Transaction
 
-__all__ = ["ItemsWriter", "Station", "Step", "WorkEngine", "run_together"]
+__all__ = ["MOST_TOGETHER", "ItemsWriter", "Station", "Step", "WorkEngine", "pack", "run_together", "unpack"]
 
 
 class Station(StrEnum):
@@ -28,11 +29,28 @@ class Station(StrEnum):
     FINISH = "finish"
 
 
+MOST_TOGETHER: Mapping[Station, int] = {Station.APPLY: 16}
+"""Rows that an item may name, where it is not one: a station that gains by doing several in one step. Few
+enough that a step is short, and that many workers share a burst."""
+
+
+def pack(station: Station, row_ids: Sequence[str], *, at_most: int = sys.maxsize) -> list[bytes]:
+    """The items for these rows."""
+    most = min(at_most, MOST_TOGETHER.get(station, 1))
+    return [" ".join(row_ids[at : at + most]).encode() for at in range(0, len(row_ids), most)]
+
+
+def unpack(item: bytes | None) -> list[str]:
+    """The rows that an item names."""
+    return (item or b"").decode().split()
+
+
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What a station does with one row, and how many it does at once."""
+    """What a station does with the rows of an item, and how many items it takes at once."""
 
-    run: Callable[[str], Awaitable[None]]
+    run: Callable[..., Awaitable[None]]
+    """Called with the ids of the rows, one by one its arguments."""
     concurrency: int
 
 

@@ -17,7 +17,7 @@ from pgqueuer import PgQueuer
 from pgqueuer.adapters.inmemory import InMemoryQueries
 from pgqueuer.models import Job as Item
 
-from app.work import ItemsWriter, Station, Step, run_together
+from app.work import ItemsWriter, Station, Step, pack, run_together, unpack
 from db.session import Transaction
 
 log = structlog.get_logger()
@@ -25,6 +25,9 @@ log = structlog.get_logger()
 MOST_WAITING = 20_000
 """Items held in memory; rows beyond wait in the database until the sweep comes round."""
 
+TOGETHER = 4
+"""Rows in an item, where a station takes several: SQLite has one writer, and a webhook waits for whatever
+transaction it meets there."""
 BATCH = 16
 """Items taken from a queue at once."""
 
@@ -91,28 +94,29 @@ class EmbeddedEngine:
         return None
 
     async def _run_item(self, station: Station, step: Step, turn: asyncio.Semaphore, item: Item) -> None:
-        row_id = (item.payload or b"").decode()
+        row_ids = unpack(item.payload)
         async with turn:
             if self._stopping:
                 return
-            # Forgotten before the step reads its row: a hint that comes from now on makes another item.
-            self._waiting.discard((station, row_id))
+            # Forgotten before the step reads its rows: a hint that comes from now on makes another item.
+            self._waiting.difference_update((station, row_id) for row_id in row_ids)
             with structlog.contextvars.bound_contextvars(station=station.value):
                 try:
-                    await step.run(row_id)
+                    await step.run(*row_ids)
                 except Exception as exc:
-                    log.error("step.failed", row_id=row_id, exc_info=exc)
+                    log.error("step.failed", row_ids=row_ids, exc_info=exc)
 
     async def _flush(self) -> None:
         while self._buffer:
             batch, self._buffer = self._buffer, []
-            by_station: dict[Station, list[bytes]] = {}
+            by_station: dict[Station, list[str]] = {}
             for station, row_id in batch:
-                by_station.setdefault(station, []).append(row_id.encode())
+                by_station.setdefault(station, []).append(row_id)
             for station, row_ids in by_station.items():
+                items = pack(station, row_ids, at_most=TOGETHER)
                 queue = self._queues.get(station)
                 if queue is None or not isinstance(queue.queries, InMemoryQueries):
                     return
                 # The engine logs every item three times and never forgets; nobody reads that.
                 await queue.queries.clear_queue_log()
-                await queue.queries.enqueue([station.value] * len(row_ids), list(row_ids), [0] * len(row_ids))
+                await queue.queries.enqueue([station.value] * len(items), list(items), [0] * len(items))

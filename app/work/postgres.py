@@ -23,9 +23,10 @@ from pgqueuer.errors import FailingListenerError, PgqException, RetryRequested
 from pgqueuer.executors import DatabaseRetryEntrypointExecutor
 from pgqueuer.models import Job as Item
 from pgqueuer.queries import Queries
+from pgqueuer.types import QueueEntrypoint
 
 from app.backoff import backoff_s, jittered
-from app.work import Station, Step, run_together
+from app.work import MOST_TOGETHER, Station, Step, pack, run_together, unpack
 from app.work.listening import ListeningDriver
 from db.session import DatabaseUnavailable, Transaction, dsn_of
 
@@ -63,26 +64,28 @@ class PostgresEngine:
         self._dsn = dsn_of(url)
         self._stopping = asyncio.Event()
         self._queues: list[PgQueuer] = []
-        self._hinted: set[tuple[Station, str]] = set()
+        self._hinted: dict[Station, dict[str, None]] = {}
         self._hinting: asyncio.Task[None] | None = None
         self._pool: asyncpg.Pool | None = None
         self._trouble: str | None = None
 
     def enqueue(self, tx: Transaction, station: Station, *row_ids: str) -> None:
         if row_ids:
-            tx.before_commit("items", [(station, row_id) for row_id in row_ids], self._write)
+            tx.before_commit("items", [(station, item) for item in pack(station, row_ids)], self._write)
 
     def hint(self, station: Station, *row_ids: str) -> None:
         """For the sweep: an item for each row that has none waiting or being worked on."""
         if self._pool is None:
             return
-        self._hinted.update((station, row_id) for row_id in row_ids)
+        self._hinted.setdefault(station, {}).update(dict.fromkeys(row_ids))
         if self._hinted and (self._hinting is None or self._hinting.done()):
             self._hinting = asyncio.create_task(self._write_hints(self._pool))
 
     async def write_items(self, station: Station, connection: Any, row_ids: Sequence[str]) -> None:
         """Enqueue within whatever transaction this asyncpg connection is in."""
-        await _enqueue(Queries(AsyncpgDriver(connection)), [(station, row_id) for row_id in row_ids])
+        await _enqueue(
+            Queries(AsyncpgDriver(connection)), [(station, item) for item in pack(station, row_ids)]
+        )
 
     async def run(self, steps: Mapping[Station, Step]) -> None:
         failures = 0
@@ -159,9 +162,9 @@ class PostgresEngine:
             if self._stopping.is_set():
                 # Taken from the queue, but not begun: it is another's, at once.
                 raise RetryRequested(timedelta(0))
-            await step.run((item.payload or b"").decode())
+            await step.run(*unpack(item.payload))
 
-    async def _write(self, tx: Transaction, items: list[tuple[Station, str]]) -> None:
+    async def _write(self, tx: Transaction, items: list[tuple[Station, bytes]]) -> None:
         connection = (await tx.raw_connection()).driver_connection
         try:
             await _enqueue(Queries(AsyncpgDriver(connection)), items)
@@ -169,11 +172,16 @@ class PostgresEngine:
             raise DatabaseUnavailable(type(exc).__name__) from exc
 
     async def _write_hints(self, pool: asyncpg.Pool) -> None:
+        queries = Queries(AsyncpgPoolDriver(pool))
         while self._hinted:
-            items = list(self._hinted)
-            self._hinted.clear()
+            station, row_ids = self._hinted.popitem()
+            due, entrypoint = list(row_ids), QueueEntrypoint(station.value)
             try:
-                await _enqueue(Queries(AsyncpgPoolDriver(pool)), items, once=True)
+                if station in MOST_TOGETHER and await queries.eligible_queued_work([entrypoint]):
+                    # Most of them are named in an item that waits, but it is not known in which: only the
+                    # oldest then, since a row without an item comes to be one of them.
+                    due = due[: MOST_TOGETHER[station]]
+                await _enqueue(queries, [(station, item) for item in pack(station, due)], once=True)
             except ASYNCPG_TROUBLE as exc:
                 log.warning("engine.hints_lost", reason=type(exc).__name__)
 
@@ -198,12 +206,12 @@ async def _forget_held(queries: Queries, *, kept: timedelta = HELD) -> int:
     return len(old)
 
 
-async def _enqueue(queries: Queries, items: Sequence[tuple[Station, str]], *, once: bool = False) -> None:
-    """One batch. `once` skips rows that have an item already; without it a second one is harmless."""
-    keys: list[str | None] = [f"{station}:{row_id}" if once else None for station, row_id in items]
+async def _enqueue(queries: Queries, items: Sequence[tuple[Station, bytes]], *, once: bool = False) -> None:
+    """One batch. `once` skips rows that have such an item already; without it a second one is harmless."""
+    keys: list[str | None] = [f"{station}:{item.decode()}" if once else None for station, item in items]
     await queries.enqueue(
         [station.value for station, _ in items],
-        [row_id.encode() for _, row_id in items],
+        [item for _, item in items],
         [0] * len(items),
         dedupe_key=keys,
         on_conflict="skip",

@@ -31,6 +31,7 @@ RATE = 50
 """Webhooks of progress a second: about two for every clip that two cores can trim."""
 LANES = 64
 """Connections of the sender."""
+LOOK_S = 0.1
 
 
 @dataclass
@@ -157,7 +158,8 @@ async def _load(
     while stored() < len(waiting) // 2 and time.monotonic() < until:
         if not first and (first := stored()):
             began = time.monotonic()
-        await asyncio.sleep(0.02)
+        # Rarely: to look through the folders takes milliseconds, in which an answer is not seen.
+        await asyncio.sleep(LOOK_S)
     seen.clips_a_s = (stored() - first) / (time.monotonic() - began)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()

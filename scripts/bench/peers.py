@@ -116,11 +116,11 @@ def _trial(start: Start, postgres: Postgres, peers: Path, name: str, seconds: in
         trial = load(folder, contender.url, contender.path, seconds)
         if trial.not_2xx:
             raise Skipped(f"{trial.not_2xx} webhooks were not answered 2xx")
-        return trial.rate, trial.p99_ms, asyncio.run(_settling(contender))
+        return trial.rate, trial.p99_ms, asyncio.run(_settling(contender, trial.rate))
 
 
-async def _settling(contender: Contender) -> float:
-    """Settled a second while there is a backlog, over up to 5 s."""
+async def _settling(contender: Contender, acknowledged_a_s: float) -> float:
+    """Settled a second while there is a backlog, over up to 5 s; without one, as were acknowledged."""
     import asyncpg
 
     connection = await asyncpg.connect(contender.dsn)
@@ -136,7 +136,7 @@ async def _settling(contender: Contender) -> float:
             break
     await connection.close()
     # None left at once: it settles as fast as it acknowledges, and no backlog tells how much faster.
-    return (last - first) / (at - began) if last > first else float("nan")
+    return (last - first) / (at - began) if last > first else acknowledged_a_s
 
 
 def _ours(stack: ExitStack, postgres: Postgres, peers: Path, folder: Path, name: str) -> Contender:

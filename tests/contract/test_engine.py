@@ -18,7 +18,7 @@ from pgqueuer.db import AsyncpgPoolDriver
 from pgqueuer.queries import Queries
 from sqlalchemy import text
 
-from app.work import Station, Step, WorkEngine
+from app.work import MOST_TOGETHER, Station, Step, WorkEngine
 from app.work.embedded import MOST_WAITING, EmbeddedEngine
 from app.work.postgres import PostgresEngine, _forget_held
 from db.engines import PoolLimits
@@ -85,24 +85,44 @@ def is_up(engine: EmbeddedEngine | PostgresEngine) -> bool:
 
 
 async def enqueue(
-    database: Database, engine: WorkEngine, *row_ids: str, station: Station = Station.APPLY
+    database: Database, engine: WorkEngine, *row_ids: str, station: Station = Station.DISPATCH
 ) -> None:
     async with database.transaction() as tx:
         await tx.execute(text("SELECT 1"))
         engine.enqueue(tx, station, *row_ids)
 
 
+async def test_a_station_that_gains_by_it_gets_several_rows_in_one_step_each_row_once(
+    database: Database,
+) -> None:
+    groups: list[tuple[str, ...]] = []
+
+    async def step(*row_ids: str) -> None:
+        groups.append(row_ids)
+
+    engine = make_engine(database)
+    run = asyncio.create_task(engine.run({Station.APPLY: Step(step, 1)}))
+    await becomes(lambda: is_up(engine))
+    row_ids = [f"row_{number:02}" for number in range(2 * MOST_TOGETHER[Station.APPLY] + 1)]
+    await enqueue(database, engine, *row_ids, station=Station.APPLY)
+    await becomes(lambda: sum(map(len, groups)) == len(row_ids))
+    engine.stop()
+    await run
+    assert sorted(row_id for group in groups for row_id in group) == row_ids
+    assert 1 < max(map(len, groups)) <= MOST_TOGETHER[Station.APPLY]
+
+
 async def test_what_is_committed_is_run_and_what_is_rolled_back_never(database: Database) -> None:
     rows = Rows()
-    async with running(database, {Station.APPLY: rows}) as engine:
+    async with running(database, {Station.DISPATCH: rows}) as engine:
         with pytest.raises(RuntimeError):  # noqa: PT012 - the whole block is the call
             async with database.transaction() as tx:
                 await tx.execute(text("SELECT 1"))
-                engine.enqueue(tx, Station.APPLY, "never")
+                engine.enqueue(tx, Station.DISPATCH, "never")
                 raise RuntimeError
         async with database.transaction() as tx:
             await tx.execute(text("SELECT 1"))
-            engine.enqueue(tx, Station.APPLY, "a", "b")
+            engine.enqueue(tx, Station.DISPATCH, "a", "b")
             assert not rows.runs
         await becomes(lambda: rows.ended.total() == 2)
     assert set(rows.runs) == {"a", "b"}
@@ -124,7 +144,7 @@ async def test_each_station_is_given_its_own_rows(database: Database) -> None:
 async def test_a_thousand_items_all_run_and_never_more_at_once_than_allowed(database: Database) -> None:
     rows = Rows(concurrency=3)
     ids = [str(number) for number in range(1000)]
-    async with running(database, {Station.APPLY: rows}) as engine:
+    async with running(database, {Station.DISPATCH: rows}) as engine:
         await enqueue(database, engine, *ids)
         await becomes(lambda: rows.ended.total() >= 1000)
     assert rows.ended == Counter(ids)
@@ -132,12 +152,12 @@ async def test_a_thousand_items_all_run_and_never_more_at_once_than_allowed(data
 
 
 async def test_a_station_with_long_steps_does_not_hold_up_the_others(database: Database) -> None:
-    rooms = {Station.FINISH: Rows(concurrency=2, held=True), Station.APPLY: Rows()}
+    rooms = {Station.FINISH: Rows(concurrency=2, held=True), Station.DISPATCH: Rows()}
     async with running(database, rooms) as engine:
         await enqueue(database, engine, *(f"long{n}" for n in range(100)), station=Station.FINISH)
         await becomes(lambda: rooms[Station.FINISH].now == 2)
         await enqueue(database, engine, "short")
-        await becomes(lambda: rooms[Station.APPLY].ended["short"])
+        await becomes(lambda: rooms[Station.DISPATCH].ended["short"])
         assert rooms[Station.FINISH].most == 2
         assert not rooms[Station.FINISH].ended
 
@@ -145,33 +165,33 @@ async def test_a_station_with_long_steps_does_not_hold_up_the_others(database: D
 async def test_a_failing_step_does_not_stop_the_station(database: Database) -> None:
     rows = Rows(concurrency=1)
     rows.broken.add("bad")
-    async with running(database, {Station.APPLY: rows}) as engine:
+    async with running(database, {Station.DISPATCH: rows}) as engine:
         await enqueue(database, engine, "bad")
         await becomes(lambda: rows.runs["bad"])
         await enqueue(database, engine, "good")
         await becomes(lambda: rows.ended["good"])
         rows.broken.clear()
-        engine.hint(Station.APPLY, "bad")
+        engine.hint(Station.DISPATCH, "bad")
         await becomes(lambda: rows.ended["bad"])
 
 
 async def test_a_row_hinted_while_it_is_worked_on_is_run_again(database: Database) -> None:
     rows = Rows(held=True)
-    async with running(database, {Station.APPLY: rows}) as engine:
+    async with running(database, {Station.DISPATCH: rows}) as engine:
         await enqueue(database, engine, "a")
         await becomes(lambda: rows.now == 1)
-        engine.hint(Station.APPLY, "a")
+        engine.hint(Station.DISPATCH, "a")
         rows.open.set()
         await becomes(lambda: rows.ended["a"] >= 2)
 
 
 async def test_the_sweeps_hints_of_a_waiting_row_are_merged(database: Database) -> None:
     rows = Rows(concurrency=1, held=True)
-    async with running(database, {Station.APPLY: rows}) as engine:
+    async with running(database, {Station.DISPATCH: rows}) as engine:
         await enqueue(database, engine, "first")
         await becomes(lambda: rows.now == 1)
         for _ in range(5):
-            engine.hint(Station.APPLY, "a")
+            engine.hint(Station.DISPATCH, "a")
             await asyncio.sleep(0)
         rows.open.set()
         await becomes(lambda: rows.ended["a"])
@@ -183,7 +203,7 @@ async def test_the_sweeps_hints_of_a_waiting_row_are_merged(database: Database) 
 async def test_stop_lets_begun_steps_end_and_begins_no_other(database: Database) -> None:
     rows = Rows(concurrency=2, held=True)
     engine = make_engine(database)
-    run = asyncio.create_task(engine.run({Station.APPLY: Step(rows.step, 2)}))
+    run = asyncio.create_task(engine.run({Station.DISPATCH: Step(rows.step, 2)}))
     await becomes(lambda: is_up(engine))
     await enqueue(database, engine, *(str(number) for number in range(20)))
     await becomes(lambda: rows.now == 2)
@@ -200,7 +220,7 @@ async def test_stop_before_run_runs_nothing_and_returns(database: Database) -> N
     engine = make_engine(database)
     engine.stop()
     async with asyncio.timeout(LIMIT_S):
-        await engine.run({Station.APPLY: Step(Rows().step, 1)})
+        await engine.run({Station.DISPATCH: Step(Rows().step, 1)})
 
 
 # ── the embedded engine alone ───────────────────────────────────────────────────────────────────────────
@@ -209,25 +229,25 @@ async def test_stop_before_run_runs_nothing_and_returns(database: Database) -> N
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_embedded_the_waiting_are_bounded_and_the_rest_is_left_to_the_sweep(database: Database) -> None:
     rows = Rows(concurrency=1, held=True)
-    async with running(database, {Station.APPLY: rows}) as engine:
+    async with running(database, {Station.DISPATCH: rows}) as engine:
         assert isinstance(engine, EmbeddedEngine)
-        engine.hint(Station.APPLY, *(str(number) for number in range(MOST_WAITING)))
-        engine.hint(Station.APPLY, "one too many")
+        engine.hint(Station.DISPATCH, *(str(number) for number in range(MOST_WAITING)))
+        engine.hint(Station.DISPATCH, "one too many")
         assert len(engine._waiting) == MOST_WAITING
         await becomes(lambda: rows.now == 1)
-        engine.hint(Station.APPLY, "there is room again")
+        engine.hint(Station.DISPATCH, "there is room again")
         assert len(engine._waiting) == MOST_WAITING
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_embedded_what_has_ended_is_not_remembered(database: Database) -> None:
     rows = Rows()
-    async with running(database, {Station.APPLY: rows}) as engine:
+    async with running(database, {Station.DISPATCH: rows}) as engine:
         assert isinstance(engine, EmbeddedEngine)
         for number in range(100):
             await enqueue(database, engine, str(number))
             await becomes(lambda: rows.ended.total() == number + 1)  # noqa: B023
-        queries = engine._queues[Station.APPLY].queries
+        queries = engine._queues[Station.DISPATCH].queries
         assert queries is not None
         assert len(await queries.queue_log()) < 100, "of the 300 that were written"
         assert not engine._waiting
@@ -236,7 +256,7 @@ async def test_embedded_what_has_ended_is_not_remembered(database: Database) -> 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 async def test_embedded_hints_before_the_start_are_dropped_and_harmless(database: Database) -> None:
     engine = EmbeddedEngine()
-    engine.hint(Station.APPLY, "early")
+    engine.hint(Station.DISPATCH, "early")
     assert not engine._waiting
 
 
@@ -247,7 +267,10 @@ async def test_embedded_hints_before_the_start_are_dropped_and_harmless(database
 async def test_postgres_two_processes_share_the_work_and_each_item_runs_once(database: Database) -> None:
     one, two = Rows(concurrency=4), Rows(concurrency=4)
     ids = [str(number) for number in range(400)]
-    async with running(database, {Station.APPLY: one}) as engine, running(database, {Station.APPLY: two}):
+    async with (
+        running(database, {Station.DISPATCH: one}) as engine,
+        running(database, {Station.DISPATCH: two}),
+    ):
         one.open.clear()
         two.open.clear()
         await enqueue(database, engine, *ids)
@@ -262,11 +285,11 @@ async def test_postgres_two_processes_share_the_work_and_each_item_runs_once(dat
 async def test_postgres_what_a_stopped_engine_had_not_begun_is_run_by_another(database: Database) -> None:
     one, two = Rows(concurrency=1, held=True), Rows(concurrency=4)
     ids = [str(number) for number in range(10)]
-    async with running(database, {Station.APPLY: one}) as engine:
+    async with running(database, {Station.DISPATCH: one}) as engine:
         await enqueue(database, engine, *ids)
         await becomes(lambda: one.now == 1)
     assert one.ended.total() == 1
-    async with running(database, {Station.APPLY: two}):
+    async with running(database, {Station.DISPATCH: two}):
         await becomes(lambda: two.ended.total() == 9)
     assert one.ended + two.ended == Counter(ids)
 
@@ -274,7 +297,7 @@ async def test_postgres_what_a_stopped_engine_had_not_begun_is_run_by_another(da
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
 async def test_postgres_an_engine_whose_connections_are_ended_goes_on(database: Database) -> None:
     rows = Rows()
-    async with running(database, {Station.APPLY: rows}) as engine:
+    async with running(database, {Station.DISPATCH: rows}) as engine:
         await enqueue(database, engine, "before")
         await becomes(lambda: rows.ended["before"])
         async with database.transaction() as tx:
@@ -295,7 +318,7 @@ async def test_postgres_a_connection_that_dies_before_the_items_are_written_is_t
     with pytest.raises(DatabaseUnavailable):  # noqa: PT012 - the whole block is the call
         async with database.transaction() as tx:
             pid = (await tx.execute(text("SELECT pg_backend_pid()"))).scalar_one()
-            engine.enqueue(tx, Station.APPLY, "never")
+            engine.enqueue(tx, Station.DISPATCH, "never")
             async with database.transaction() as killer:
                 await killer.execute(text("SELECT pg_terminate_backend(:pid)"), {"pid": pid})
     async with database.reading() as tx:
@@ -326,11 +349,11 @@ async def test_postgres_the_log_of_what_has_ended_is_dropped_in_time(database: D
             return int((await tx.execute(text("SELECT count(*) FROM pgqueuer_log"))).scalar_one())
 
     rows = Rows()
-    async with running(database, {Station.APPLY: rows}) as engine:
+    async with running(database, {Station.DISPATCH: rows}) as engine:
         await enqueue(database, engine, *(str(number) for number in range(50)))
         await becomes(lambda: rows.ended.total() == 50)
     assert await logged() > 0
-    async with running(database, {Station.APPLY: rows}), asyncio.timeout(LIMIT_S):
+    async with running(database, {Station.DISPATCH: rows}), asyncio.timeout(LIMIT_S):
         while await logged():
             await asyncio.sleep(0.01)
 
@@ -348,7 +371,7 @@ async def test_postgres_a_failed_item_is_tried_again_and_then_kept_for_a_while(d
     """Rule 4: the engine's own defaults would drop it at its first failure, and nobody would ever see it."""
     rows = Rows(concurrency=1)
     rows.broken.add("bad")
-    async with running(database, {Station.APPLY: rows}) as engine:
+    async with running(database, {Station.DISPATCH: rows}) as engine:
         await enqueue(database, engine, "bad")
         async with asyncio.timeout(LIMIT_S):
             while not await count_items(database, "failed"):
@@ -368,7 +391,7 @@ async def test_postgres_a_failed_item_is_tried_again_and_then_kept_for_a_while(d
 async def test_fault_61_postgres_an_item_of_which_nobody_was_told_is_run(database: Database) -> None:
     """Fault 61, rule 5: with every notification lost, an idle engine looks by itself within seconds."""
     rows = Rows()
-    async with running(database, {Station.APPLY: rows}) as engine:
+    async with running(database, {Station.DISPATCH: rows}) as engine:
         await enqueue(database, engine, "told")
         async with asyncio.timeout(LIMIT_S):
             # It has nothing to do, and all that it was told of this one is said.
@@ -409,10 +432,10 @@ async def test_fault_62_postgres_a_long_step_of_a_living_engine_is_not_given_to_
 ) -> None:
     """Fault 62: it is longer than the silence after which an item is another's, and its engine beats."""
     one, two = Rows(concurrency=1, held=True), Rows(concurrency=1)
-    async with running(database, {Station.APPLY: one}) as engine:
+    async with running(database, {Station.DISPATCH: one}) as engine:
         await enqueue(database, engine, "long")
         await becomes(lambda: one.now == 1)
-        async with running(database, {Station.APPLY: two}) as other:
+        async with running(database, {Station.DISPATCH: two}) as other:
             async with database.reading() as tx:
                 begun_at = (await tx.execute(text("SELECT updated FROM pgqueuer"))).scalar_one()
             async with asyncio.timeout(LIMIT_S):
@@ -439,7 +462,7 @@ async def test_fault_61_postgres_an_engine_that_finds_no_server_at_its_start_wor
     admin = await asyncpg.connect(dsn_of(database.url).replace(f"/{name}", "/postgres"))
     await admin.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS false')
     engine = PostgresEngine(database.url)
-    run = asyncio.create_task(engine.run({Station.APPLY: Step(rows.step, 1)}))
+    run = asyncio.create_task(engine.run({Station.DISPATCH: Step(rows.step, 1)}))
     try:
         async with asyncio.timeout(LIMIT_S):
             tried = None
@@ -461,6 +484,29 @@ async def test_fault_61_postgres_an_engine_that_finds_no_server_at_its_start_wor
         await run
 
 
+@pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)
+async def test_postgres_a_sweep_over_a_long_queue_hints_only_the_oldest(database: Database) -> None:
+    """Those that wait have their items; a copy of each, every two seconds, would outgrow the work."""
+    rows = Rows(concurrency=1, held=True)
+
+    async def step(*row_ids: str) -> None:
+        await rows.step(row_ids[0])
+
+    engine = PostgresEngine(database.url)
+    run = asyncio.create_task(engine.run({Station.APPLY: Step(step, 1)}))
+    await becomes(lambda: is_up(engine))
+    row_ids = [f"row_{number:04}" for number in range(100 * MOST_TOGETHER[Station.APPLY])]
+    await enqueue(database, engine, *row_ids, station=Station.APPLY)
+    await becomes(lambda: rows.now)
+    waiting = await count_items(database, "queued")
+    engine.hint(Station.APPLY, *row_ids)
+    await becomes(lambda: engine._hinting is not None and engine._hinting.done())
+    assert await count_items(database, "queued") <= waiting + 1
+    engine.stop()
+    rows.open.set()
+    await run
+
+
 async def listens(database: Database) -> int:
     async with database.reading() as tx:
         found = await tx.execute(
@@ -476,7 +522,7 @@ async def listens(database: Database) -> int:
 async def test_fault_61_postgres_an_engine_that_lost_its_listener_listens_again(database: Database) -> None:
     """Fault 61, rule 5: LISTEN ends with its connection, without a word to anybody but the driver."""
     rows = Rows()
-    async with running(database, {Station.APPLY: rows}):
+    async with running(database, {Station.DISPATCH: rows}):
         async with asyncio.timeout(LIMIT_S):
             while not await listens(database):
                 await asyncio.sleep(0.01)

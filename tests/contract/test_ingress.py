@@ -278,9 +278,8 @@ async def test_postgres_items_are_written_for_new_rows_in_the_same_transaction(d
     async with database.reading() as tx:
         found = (await tx.execute(text("SELECT entrypoint, payload FROM pgqueuer ORDER BY id"))).all()
     assert [(row.entrypoint, bytes(row.payload)) for row in found] == [
-        ("apply", b"dlv_0001"),
-        ("apply", b"dlv_0003"),
-    ]
+        ("apply", b"dlv_0001 dlv_0003"),
+    ], "one item for the rows of a group"
     await ingress.aclose()
 
 
