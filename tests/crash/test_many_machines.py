@@ -155,7 +155,7 @@ async def test_a_waiter_at_the_web_wakes_for_the_end_at_a_worker(cluster: Cluste
     job = await cluster.ended(await cluster.submit(2, 0.5))
     # Far below the sweep's and the wait's own pauses: it was the hint that came.
     assert job["state"] == "succeeded"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20
 
 
 async def test_the_work_of_a_killed_worker_goes_on_at_another(cluster: Cluster) -> None:

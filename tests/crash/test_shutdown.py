@@ -25,8 +25,8 @@ pytestmark = pytest.mark.real
 
 HASTY = {"SHUTDOWN_S": "0.3"}
 """Too short for a prediction of some seconds."""
-STOP_S = 6.0
-"""Cog's grace of 3 s, and what the rest needs."""
+STOP_S = 15.0
+"""Cog's grace of 3 s, and what the rest needs on a slow machine; less than the ordinary limit of 20 s."""
 LONG = {"kind": "background_music", "input": {"prompt": "calm piano", "duration_s": 60, "seed": 7}}
 
 
@@ -118,7 +118,7 @@ async def test_fault_53_the_second_signal_ends_it_at_once_and_loses_nothing(tmp_
         service.send_signal(signal.SIGTERM)
         async with asyncio.timeout(END_LIMIT_S):
             assert await service.wait() == 128 + signal.SIGTERM
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10, "not the ordinary limit of 20 s"
         _, alive = psutil.wait_procs(family, timeout=5)
         assert not alive
         await child.start()
@@ -137,12 +137,12 @@ async def test_fault_53_what_a_stopped_worker_hands_back_goes_on_at_another_at_o
     cluster._environment |= HASTY
     await cluster.web()
     first = await cluster.worker()
-    # Long enough for the other worker to start beside it, also on a busy machine.
-    longer = {**LONG, "input": {**LONG["input"], "duration_s": 120}}
-    job_id = (await cluster.client.post("/v1/jobs", json=longer)).json()["id"]
+    job_id = (await cluster.client.post("/v1/jobs", json=LONG)).json()["id"]
     async with asyncio.timeout(END_LIMIT_S):
         while not await _predicting(cluster.client, job_id):
             await asyncio.sleep(0.02)
+    # It stands still while the other worker starts beside it, however long that takes on a busy machine.
+    _freeze_prediction(first.pid)
     await cluster.worker()
     first.terminate()
     async with asyncio.timeout(END_LIMIT_S):
@@ -155,6 +155,13 @@ async def test_fault_53_what_a_stopped_worker_hands_back_goes_on_at_another_at_o
     assert made["status"] == "succeeded"  # type: ignore[index]
     began_at = datetime.fromisoformat(made["created_at"])  # type: ignore[index]
     print(f"another began it {(began_at - gone_at).total_seconds():+.2f} s after the exit")
+
+
+def _freeze_prediction(worker_pid: int) -> None:
+    """Stop what computes: the one of the Cog server's processes that has used the most processor time."""
+    family = psutil.Process(worker_pid).children(recursive=True)
+    busiest = max(family, key=lambda process: sum(process.cpu_times()[:2]))
+    busiest.suspend()
 
 
 async def _predicting(client: httpx.AsyncClient, job_id: str) -> bool:
