@@ -159,7 +159,8 @@ class Inbox:
             except Exception:  # noqa: BLE001 - on its own way it is said what is wrong with it
                 left.add(delivery.id)
         try:
-            await self._apply(understood)
+            if understood:
+                await self._apply(understood)
         except DatabaseUnavailable:
             raise
         except Exception as exc:  # noqa: BLE001 - one of them is at fault: each for itself
@@ -276,12 +277,13 @@ class Inbox:
         for delivery, told in news:
             if delivery.id not in still_open:
                 continue
-            name = delivery.attempt_id
-            if name in touched and name in attempts:
-                # Its news before this has changed it.
-                attempts |= await attempt_rows.lock_attempts(tx, [name])
-            touched.add(name)
-            ends.append((delivery, await self._apply_one(tx, delivery, told, attempts.get(name), now)))
+            pair = attempts.get(delivery.attempt_id)
+            if pair and pair[0].id in touched:
+                # News of its job before this has changed it.
+                pair = (await attempt_rows.lock_attempts(tx, [delivery.attempt_id]))[delivery.attempt_id]
+            if pair:
+                touched.add(pair[0].id)
+            ends.append((delivery, await self._apply_one(tx, delivery, told, pair, now)))
         await self._settle(tx, [end for _, end in ends])
         return ends
 

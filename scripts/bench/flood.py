@@ -19,7 +19,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -150,6 +151,17 @@ async def _load(
     """The burst, the fixed rate beside it, and the kill when half is stored."""
     seen = Seen()
     process, port = start()
+    with before_others():
+        return await _flood(waiting, process, port, stored, seen)
+
+
+async def _flood(
+    waiting: list[Waiting],
+    process: subprocess.Popen[bytes],
+    port: int,
+    stored: Callable[[], int],
+    seen: Seen,
+) -> Seen:
     sender = Sender(port)
     began, first = time.monotonic(), 0
     burst = [asyncio.create_task(_finished(sender, each, seen)) for each in waiting]
@@ -168,6 +180,20 @@ async def _load(
     await asyncio.gather(*burst, beside, return_exceptions=True)
     sender.close()
     return seen
+
+
+@contextmanager
+def before_others() -> Iterator[None]:
+    """The sender is another machine's: what it waits for a processor of this one is not to be counted."""
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, -10)
+    except PermissionError:
+        yield
+        return
+    try:
+        yield
+    finally:
+        os.setpriority(os.PRIO_PROCESS, 0, 0)
 
 
 async def _finished(sender: Sender, waiting: Waiting, seen: Seen) -> None:
