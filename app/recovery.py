@@ -36,8 +36,6 @@ ASK_LIMIT_S = 15.0
 """How long one question to a provider may take."""
 BATCH = 100
 ASKED_AT_ONCE = 8
-CLOCK_SLACK = timedelta(minutes=5)
-"""How much earlier than our attempt a provider's clock may date its prediction."""
 
 
 class Finding(StrEnum):
@@ -202,7 +200,8 @@ class Recovery:
             async with asyncio.timeout(ASK_LIMIT_S):
                 if attempt.prediction_id is not None:
                     return await provider.get(attempt.prediction_id)
-                found = await provider.find(attempt.id, since=attempt.created_at - CLOCK_SLACK)
+                # How far the provider's clock may be behind ours is its adapter's to know.
+                found = await provider.find(attempt.id, since=attempt.created_at)
         if found is None:
             raise PredictionUnknown("the provider has no prediction for this attempt")
         return found

@@ -10,6 +10,8 @@ from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from db.connections.one_trip import connect_in_one_trip
+
 
 @dataclass(frozen=True, slots=True)
 class PoolLimits:
@@ -38,6 +40,7 @@ def sqlite_engine(url: str, limits: PoolLimits, *, size: int, begin: str) -> Asy
         connect_args={"timeout": limits.timeout_s, "isolation_level": None},
         hide_parameters=True,  # bound values are prompts and secrets: not for tracebacks
     )
+    connect_in_one_trip(engine)
 
     @event.listens_for(engine.sync_engine, "connect")
     def _tune(connection: Any, _record: Any) -> None:

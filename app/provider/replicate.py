@@ -42,8 +42,8 @@ READ_TOTAL_S = 10.0
 """For one GET with its repetitions (at most three tries)."""
 FIND_TOTAL_S = 60.0
 HEALTH_TOTAL_S = 5.0
-MAX_PAGES = 20
-"""Of 100 predictions each, walked by `find`."""
+MAX_PAGES = 60
+"""Of 100 predictions each, walked by `find`: what 20 a second make of the clock skew."""
 CLOCK_SKEW = timedelta(minutes=5)
 """How far their clock may be behind ours before `find` would stop too early."""
 
@@ -132,7 +132,7 @@ class Replicate:
     async def find(self, attempt_id: str, *, since: datetime) -> Prediction | None:
         """Walk the list, newest first, until `since` less the clock skew. None is said only after all of it.
 
-        Raises ProviderUnavailable when 20 pages do not reach that far: absence was not proven then.
+        Raises ProviderUnavailable when `MAX_PAGES` do not reach that far: absence was not proven then.
         """
         try:
             async with asyncio.timeout(FIND_TOTAL_S):

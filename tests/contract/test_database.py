@@ -352,3 +352,30 @@ async def test_a_server_that_hangs_while_it_is_connected_to_is_told_of_in_words(
         for caller in callers:
             caller.close()
         listener.close()
+
+
+async def test_whoever_is_canceled_at_whatever_moment_leaves_a_connection_that_works(
+    database: Database,
+) -> None:
+    """What was begun on the driver's thread goes on there; no part of it may be left in the next one."""
+
+    async def write(name: str) -> None:
+        async with database.transaction() as tx:
+            await tx.insert_new(Secret, secret(name), secret(f"{name}-too"))
+            await tx.execute(select(Secret.name))
+
+    canceled = 0
+    for turn in range(80):
+        writing = asyncio.create_task(write(f"w{turn:03}"))
+        for _ in range(turn):
+            await asyncio.sleep(0)
+        writing.cancel()
+        await asyncio.wait([writing])
+        canceled += writing.cancelled()
+        await write(f"after{turn:03}")
+    assert canceled
+    there = await names(database)
+    assert [name for name in there if name.startswith("after") and not name.endswith("too")] == [
+        f"after{turn:03}" for turn in range(80)
+    ]
+    assert all(f"{name}-too" in there for name in there if not name.endswith("too")), "both or none"
