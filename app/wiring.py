@@ -53,6 +53,9 @@ from db.session import Database
 
 log = structlog.get_logger()
 
+STARTING_S = 60.0
+"""How long a start waits for a database server that is coming up itself."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
@@ -103,6 +106,7 @@ async def open_runtime(
         process_id = make_id("proc")
         database = open_database(settings)
         stack.push_async_callback(database.aclose)
+        await database.wait_until_up(STARTING_S)
         await check_schema(database)
         line_clock = LineClock(clock)
         await line_clock.measure(database)

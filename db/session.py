@@ -40,6 +40,7 @@ from db.connections.faults import (
     DatabaseUnavailable,
     Fault,
     fault_of,
+    is_coming_up,
     unavailable,
 )
 from db.connections.pools import Place, PoolMonitor, place_outside
@@ -65,6 +66,8 @@ Result = TypeVar("Result")
 
 MOST_TRIES = 3
 """How often `transact` begins, the first time included."""
+_LOOK_S = 0.2
+"""Between looks at a server that is coming up."""
 _PAUSE_S = 0.02
 """The longest pause before the second try; twice that before the third."""
 
@@ -247,6 +250,22 @@ class Database:
         """A transaction that only reads; on SQLite it never waits for the writer. Raises as `transaction`."""
         async with self._begun(self._reader, self._readers, place_outside()) as tx:
             yield tx
+
+    async def wait_until_up(self, within_s: float) -> None:
+        """Wait for a server that says it is coming up: after a crash that takes seconds.
+
+        Raises DatabaseUnavailable after the time, and at once for any other trouble.
+        """
+        until = time.monotonic() + within_s
+        while True:
+            try:
+                async with self.reading() as tx:
+                    await tx.execute(text("SELECT 1"))
+                return
+            except DatabaseUnavailable as exc:
+                if not is_coming_up(exc) or time.monotonic() > until:
+                    raise
+            await asyncio.sleep(_LOOK_S)
 
     async def health(self) -> DatabaseHealth:
         """Ask the database for one row, and whether it could be written. Never raises."""

@@ -50,6 +50,7 @@ _STALE = frozenset({"InvalidCachedStatementError", "OutdatedSchemaCacheError"})
 """The driver's names for a plan or a type that a migration changed under it; by now it has forgotten it."""
 _LEAVING = frozenset({"25006", "57P01", "57P02", "57P03"})
 """Read-only, or going down or coming up: after a failover, the pool's connections lead to the old primary."""
+_COMING_UP = "57P03"
 _CONNECTION_CLASS = "08"
 _MYSQL = {
     # A deadlock; and a lock that was not given back, after which the server takes back only the statement,
@@ -79,6 +80,11 @@ def fault_of(error: BaseException) -> Fault | None:
     if any(isinstance(cause, TimeoutError) for cause in causes):
         return Fault.SILENT
     return Fault.GONE if any(_is_broken(cause) for cause in causes) else Fault.AWAY
+
+
+def is_coming_up(error: BaseException) -> bool:
+    """Whether the server said that it is starting, or recovering from its log."""
+    return any(getattr(cause, "sqlstate", None) == _COMING_UP for cause in _causes(error))
 
 
 def unavailable(error: BaseException, fault: Fault, *, committing: bool) -> DatabaseUnavailable:

@@ -345,3 +345,53 @@ async def test_closing_does_not_wait_for_a_server_that_vanished(behind: Database
     async with asyncio.timeout(10):
         await ingress.aclose()
         await behind.aclose()
+
+
+class ComingUp:
+    """A server that refuses so many connections as PostgreSQL does while it recovers, and then is one."""
+
+    def __init__(self, refusals: int, port: int) -> None:
+        self.refusals = refusals
+        self._port = port
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.refusals:
+            back, forth = await asyncio.open_connection("127.0.0.1", self._port)
+            await asyncio.gather(self._pump(reader, forth), self._pump(back, writer))
+            return
+        size = int.from_bytes(await reader.readexactly(4), "big")
+        if size == 8:  # asks for TLS
+            await reader.readexactly(4)
+            writer.write(b"N")
+            size = int.from_bytes(await reader.readexactly(4), "big")
+        await reader.readexactly(size - 4)
+        self.refusals -= 1
+        told = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is in recovery mode\0\0"
+        writer.write(b"E" + (4 + len(told)).to_bytes(4, "big") + told)
+        writer.close()
+
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while got := await reader.read(65_536):
+            writer.write(got)
+        writer.close()
+
+
+async def test_a_start_waits_for_a_server_that_is_coming_up_and_for_no_other_trouble(
+    database_url: str,
+) -> None:
+    """Fault 49: whoever is started beside a server that crashed finds it again."""
+    coming_up = ComingUp(3, make_url(database_url).port or 0)
+    async with await asyncio.start_server(coming_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        database = Database(make_url(database_url).set(port=port).render_as_string(hide_password=False))
+        await database.wait_until_up(60)
+        assert coming_up.refusals == 0
+        await database.aclose()
+        coming_up.refusals = 1
+        with pytest.raises(DatabaseUnavailable, match="recovery mode"):
+            await database.wait_until_up(-1)
+        await database.aclose()
+    nobody = Database(make_url(database_url).set(port=port).render_as_string(hide_password=False))
+    with pytest.raises(DatabaseUnavailable):
+        await nobody.wait_until_up(60)
+    await nobody.aclose()
