@@ -48,7 +48,7 @@ class Load:
     _stopping: bool = False
 
     async def run(self) -> None:
-        """Ask at `per_s` a second, until `stop`."""
+        """Ask at `per_s` a second, until `stop`; returns when every key that was begun has its answer."""
         due = time.monotonic()
         while not self._stopping:
             due += self.dice.expovariate(self.per_s)
@@ -58,11 +58,12 @@ class Load:
                 asking = asyncio.create_task(self.ask(f"key-{self.count}", self.wish()))
                 self._asking.add(asking)
                 asking.add_done_callback(self._asking.discard)
+        # The last of them may have been begun after the word to stop.
+        await asyncio.gather(*self._asking)
 
     async def stop(self) -> None:
-        """Ask for nothing more; every key that was begun gets its answer."""
+        """Ask for nothing more; `run` returns with the last answer."""
         self._stopping = True
-        await asyncio.gather(*self._asking)
 
     def wish(self) -> dict[str, Any]:
         """A short effect, at either provider."""
