@@ -177,11 +177,15 @@ def settings(tmp_path: Path) -> Settings:
 
 
 def make_settings(folder: Path, **overrides: object) -> Settings:
-    """Settings for a service that lives in `folder`, whatever the environment says."""
+    """Settings for a service that lives in `folder`, whatever the environment says.
+
+    Its database may take long: a machine that stalls for seconds is no matter of the test's.
+    """
     values: dict[str, object] = {
         "database_url": f"sqlite+aiosqlite:///{folder}/reprise.db",
         "storage_url": f"file://{folder}/assets",
         "var_dir": folder / "var",
+        "db_pool_timeout": 30.0,
         **overrides,
     }
     return load_settings(_env_file=None, **values)

@@ -19,6 +19,5 @@ async def test_every_accepted_job_ends_once_whoever_is_killed_at_whatever_moment
     """Fault 52, Fault 62: services, workers, engines, ffmpeg, whole machines, at random."""
     seed = int(os.environ.get("CRASH_SEED") or secrets.randbelow(2**32))
     verdict = await kill_at_random(Plan(database, seed, KILLS))
-    for name, value in verdict.rows:
-        print(f"{name:50} {value}")
+    verdict.print()
     assert not verdict.broken, f"to see it again: CRASH_SEED={seed}"

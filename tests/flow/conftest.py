@@ -214,7 +214,7 @@ async def open_stage(
         values = {"database_url": database_url, "public_url": PUBLIC_URL, **settings}
         replaced: dict[str, Any] = {
             "routes": {name: providers[name] for name in routes},
-            "outbound": Outbound(idle_timeout_s=2, connect_timeout_s=2),
+            "outbound": Outbound(idle_timeout_s=20, connect_timeout_s=20),
             **(ports or {}),
         }
         runtime = await stack.enter_async_context(open_runtime(make_settings(folder, **values), **replaced))
