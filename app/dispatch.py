@@ -32,7 +32,7 @@ from app.lifecycle import choose_provider, next_check
 from app.line import Line
 from app.moves import Moves
 from app.provider.base import Order, Prediction, Provider
-from app.tokens import Callbacks
+from app.tokens import Callbacks, Links
 from db import attempts as attempt_rows
 from db import jobs as job_rows
 from db.events import append_event
@@ -72,12 +72,13 @@ class Dispatcher:
     """The dispatch station."""
 
     def __init__(
-        self, *, line: Line, routes: Mapping[str, Route], callbacks: Callbacks, inbox: Inbox
+        self, *, line: Line, routes: Mapping[str, Route], callbacks: Callbacks, links: Links, inbox: Inbox
     ) -> None:
         self._line = line
         self._routes = routes
         self._asked = [name for name, route in routes.items() if route.is_asked]
         self._callbacks = callbacks
+        self._links = links
         self._inbox = inbox
         per_s = line.settings.retries_per_s
         self._budgets = {name: RetryBudget(per_s=per_s) for name in routes}
@@ -122,7 +123,9 @@ class Dispatcher:
             return None
         past = await attempt_rows.list_attempts(tx, job.id)
         tried = [(attempt.provider, AttemptStatus(attempt.status)) for attempt in past]
-        name = choose_provider(job.provider, self._asked, tried)
+        name = choose_provider(
+            job.provider, [each for each in self._asked if self._can(job.kind, each)], tried
+        )
         if name is None:
             # Where others share the database, one of them may have the provider: the job stays due.
             if not self._line.settings.is_shared:
@@ -230,7 +233,12 @@ class Dispatcher:
     def _order(self, job: Job, attempt: Attempt) -> Order:
         kind = get_kind(job.kind)
         wanted = kind.input_model.model_validate(job.input)
-        ask = kind.hosted.ask if attempt.provider == "replicate" else kind.ask_worker
+        for name in kind.files:
+            # Made anew for each attempt: a link outlives the wait for an answer, not the wait in the queue.
+            url = self._callbacks.base(attempt.provider) + self._links.url(getattr(wanted, name))
+            wanted = wanted.model_copy(update={name: url})
+        hosted = kind.hosted if attempt.provider == "replicate" else None
+        ask = hosted.ask if hosted else kind.ask_worker
         left_s = (job.deadline_at - self._line.clock.now()).total_seconds()
         return Order(
             attempt_id=attempt.id,
@@ -242,9 +250,12 @@ class Dispatcher:
         )
 
     def _model(self, kind: str, provider: str) -> str:
-        if provider != "replicate":
-            return kind
-        return self._line.settings.replicate_models.get(kind) or get_kind(kind).hosted.name
+        hosted = get_kind(kind).hosted if provider == "replicate" else None
+        return self._line.settings.replicate_models.get(kind, hosted.name) if hosted else kind
+
+    def _can(self, kind: str, provider: str) -> bool:
+        """Whether the provider has any model for the kind; a Cog server of ours has, or says so itself."""
+        return provider != "replicate" or get_kind(kind).hosted is not None
 
     async def _created(self, job: Job, attempt: Attempt, prediction: Prediction) -> None:
         """Store the prediction's id. If its news came first, the status stays what the news made it."""

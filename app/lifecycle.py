@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from app.backoff import backoff_s
+from app.errors import EngineUnavailable
 from app.provider.base import Prediction
 from db.states import ATTEMPT_MOVES, AttemptStatus, DeliveryOutcome, JobState
 
@@ -20,6 +21,9 @@ _NEVER_AGAIN = re.compile(r"\bE005\b|flagged as sensitive|nsfw", re.IGNORECASE)
 
 _ENGINE_REFUSAL = "EngineError: "
 """How an engine of ours begins when it cannot do what was asked: it never will."""
+
+_NO_ENGINE = "EngineUnavailable: "
+"""How it begins when nothing on its machine can: it says what to install or to configure."""
 
 _PROVIDERS_WORDS = frozenset(AttemptStatus) - {AttemptStatus.PENDING, AttemptStatus.LOST}
 """Those two are ours: a provider that says them says nothing that we know."""
@@ -156,6 +160,8 @@ def _decide_end(standing: Standing, news: Prediction, status: AttemptStatus, now
     message = (news.error or f"the provider ended it as {status}")[:2000]
     if status is AttemptStatus.FAILED and _NEVER_AGAIN.search(message):
         return Fail(status, "content_rejected", message)
+    if status is AttemptStatus.FAILED and message.startswith(_NO_ENGINE):
+        return Fail(status, EngineUnavailable.code, message.removeprefix(_NO_ENGINE))
     if status is AttemptStatus.FAILED and message.startswith(_ENGINE_REFUSAL):
         return Fail(status, "prediction_failed", message.removeprefix(_ENGINE_REFUSAL))
     return _again(standing, status, "prediction_failed", message, now)

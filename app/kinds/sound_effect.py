@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from app.kinds.base import HostedModel, Kind, KindInput
+from app.kinds.base import HostedModel, Kind, KindInput, Sound
 
 
 class SoundEffectInput(KindInput):
@@ -34,7 +34,6 @@ SOUND_EFFECT = Kind(
     input_model=SoundEffectInput,
     hosted=HostedModel("stability-ai/stable-audio-2.5", _ask_hosted),
     ask_worker=_ask_worker,
-    outputs=("audio",),
     # A loop's seam lies in its silence too: trimming it would open a click.
-    trims_silence=lambda wanted: wanted.trim_silence and not wanted.loop,
+    outputs={"audio": Sound(trims_silence=lambda wanted: wanted.trim_silence and not wanted.loop)},
 )

@@ -1,0 +1,87 @@
+"""Jobs of every kind that reads a file, from the upload to the asset, with a real Cog server of ours."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from app.kinds.subtitles import read_srt
+from app.serve import running_service
+from tests.conftest import make_settings
+
+pytestmark = pytest.mark.real
+
+SENTENCE = "The train for London leaves at seven o'clock in the morning."
+
+
+@asynccontextmanager
+async def service(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A whole service with its embedded worker, and a caller of it."""
+    async with (
+        running_service(make_settings(folder, log_level="warning")) as running,
+        httpx.AsyncClient(base_url=running.url, timeout=90, trust_env=False) as client,
+    ):
+        yield client
+
+
+async def ended(client: httpx.AsyncClient, kind: str, **given: Any) -> dict[str, Any]:
+    """The job once it has ended."""
+    reply = await client.post("/v1/jobs", json={"kind": kind, "input": given})
+    assert reply.status_code == 202, reply.text
+    job = reply.json()
+    for _ in range(5):
+        if job["finished_at"] is not None:
+            break
+        job = (await client.get(f"/v1/jobs/{job['id']}", params={"wait": 60})).json()
+    return dict(job)
+
+
+async def content(client: httpx.AsyncClient, job: dict[str, Any], name: str) -> httpx.Response:
+    assert job["state"] == "succeeded", job["error"]
+    return await client.get(job["outputs"][name]["url"])
+
+
+async def spoken(client: httpx.AsyncClient, text: str) -> dict[str, Any]:
+    """The speech of our own engine, as a job."""
+    return await ended(client, "speech", text=text, language="en")
+
+
+async def test_what_our_own_voice_says_is_heard_word_for_word(tmp_path: Path) -> None:
+    async with service(tmp_path) as client:
+        speech = await spoken(client, SENTENCE)
+        sound = (await content(client, speech, "audio")).content
+        upload = await client.post("/v1/uploads", files={"file": ("spoken.flac", sound)})
+        of_upload = await ended(client, "transcription", audio=upload.json()["upload_id"])
+        of_asset = await ended(client, "transcription", audio=speech["outputs"]["audio"]["asset_id"])
+        transcript = (await content(client, of_upload, "transcript")).json()
+        subtitles = (await content(client, of_upload, "subtitles")).text
+
+    assert transcript["language"] == "en"
+    assert transcript["duration"] == pytest.approx(speech["outputs"]["audio"]["duration_s"], abs=0.1)
+    words = [word for segment in transcript["segments"] for word in segment["words"]]
+    said = re.findall(r"[a-z]+", " ".join(word["word"] for word in words).lower())
+    assert said[:5] == ["the", "train", "for", "london", "leaves"]
+    assert all(0 <= word["start"] <= word["end"] <= transcript["duration"] + 0.5 for word in words)
+    assert all(0 <= word["probability"] <= 1 for word in words)
+    assert "London" in " ".join(cue.text for cue in read_srt(subtitles))
+    assert of_upload["attempts"][0]["engine"].startswith("faster-whisper/")
+    # The same bytes make the same transcript, which is stored once.
+    assert of_asset["outputs"].keys() == of_upload["outputs"].keys()
+    ids = [{name: each["asset_id"] for name, each in job["outputs"].items()} for job in (of_upload, of_asset)]
+    assert ids[0] == ids[1]
+
+
+async def test_a_language_that_no_engine_knows_is_refused_in_words(tmp_path: Path) -> None:
+    async with service(tmp_path) as client:
+        speech = await spoken(client, "Hello.")
+        job = await ended(
+            client, "transcription", audio=speech["outputs"]["audio"]["asset_id"], language="xx"
+        )
+    assert job["error"]["code"] == "prediction_failed"
+    assert "'xx' is not one of" in job["error"]["message"]
