@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.engines.base import EngineError, EngineUnavailable, Findings, Progress, ignore_progress
-from app.engines.sources.decoding import decode_blocks, length_s
 from app.engines.loading.resident import Resident
 from app.engines.loading.weights import folder_of, read_checked
+from app.engines.sources.decoding import decode_blocks, length_s
 
 if TYPE_CHECKING:
     import numpy as np

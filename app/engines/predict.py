@@ -32,8 +32,8 @@ import cog
 import coglet
 
 from app.engines.base import EngineError, Findings, Progress, Rendering
-from app.engines.sources.fetching import fetch
 from app.engines.inputs import check_inputs
+from app.engines.sources.fetching import fetch
 
 if TYPE_CHECKING:
     import numpy as np
