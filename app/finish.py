@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -49,6 +49,8 @@ log = structlog.get_logger()
 RENEWALS = 3
 """Renewals of a lease in its time: an event loop that is blocked for 5 s of the 15 still holds its leases,
 also when it was about to renew them."""
+MOST_APART_S = 0.1
+"""How much the sounds of one job may differ in length: less than encoders pad."""
 RETRY_S = 5.0
 """Pause before finishing is tried again, where nobody said how long to wait."""
 
@@ -152,6 +154,7 @@ class Finisher:
                         name: await self._make_asset(job, provider, place, folder / name, timings)
                         for name, place in places.items()
                     }
+            _refuse_unequal(assets.values())
             await self._succeed(job, lease, assets, timings)
         except ObjectsDoomed:
             # Deleted while it was being stored here: stored again at once, under another key.
@@ -287,6 +290,13 @@ class Finisher:
                 tx, job, JobState.FAILED, lease=lease, now=self._line.clock.now(), code=code, message=message
             )
         self._line.reach(CrashPoint.FINISH_FAILED)
+
+
+def _refuse_unequal(assets: Iterable[Asset]) -> None:
+    """Sounds of one job lie under each other. Raises ProviderBadResponse where they cannot."""
+    lengths_s = [asset.duration_s for asset in assets if asset.channels]
+    if lengths_s and max(lengths_s) - min(lengths_s) > MOST_APART_S:
+        raise ProviderBadResponse(f"the stems last {min(lengths_s):.2f} s and {max(lengths_s):.2f} s")
 
 
 def _check(recipe: Text, raw: Path, stem: Path) -> tuple[Path, Described]:

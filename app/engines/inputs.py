@@ -15,6 +15,7 @@ KINDS = {
     "background_music": ("prompt", "duration_s", "seed"),
     "speech": ("text", "language", "voice", "speed", "seed"),
     "transcription": ("audio", "language"),
+    "stem_separation": ("audio",),
 }
 """The inputs of each kind; any other input given to it is refused, so that a slip is seen at once."""
 
@@ -68,11 +69,16 @@ def _check_transcription(given: dict[str, Any]) -> dict[str, Any]:
     return {"audio": _words(given, "audio", MAX_ADDRESS_CHARACTERS), "language": language}
 
 
+def _check_stem_separation(given: dict[str, Any]) -> dict[str, Any]:
+    return {"audio": _words(given, "audio", MAX_ADDRESS_CHARACTERS)}
+
+
 _CHECKS = {
     "sound_effect": _check_sound_effect,
     "background_music": _check_background_music,
     "speech": _check_speech,
     "transcription": _check_transcription,
+    "stem_separation": _check_stem_separation,
 }
 
 

@@ -180,6 +180,11 @@ def _make(kind: str, inputs: dict[str, Any], audio: Path | None, progress: Progr
             from app.engines import hearing
 
             made = hearing.transcribe(_needed(audio), language=inputs["language"], progress=progress)
+        case "stem_separation":
+            from app.engines import stems
+
+            file = _needed(audio)
+            made = stems.separate(file, file.parent, progress=progress)
         case _:
             from app.engines import effects
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
+import soundfile
 
 from app.kinds.subtitles import read_srt
 from app.serve import running_service
@@ -85,3 +88,18 @@ async def test_a_language_that_no_engine_knows_is_refused_in_words(tmp_path: Pat
         )
     assert job["error"]["code"] == "prediction_failed"
     assert "'xx' is not one of" in job["error"]["message"]
+
+
+async def test_the_stored_stems_of_a_song_add_up_to_it_sample_for_sample(tmp_path: Path) -> None:
+    async with service(tmp_path) as client:
+        song = await ended(client, "background_music", prompt="calm piano", duration_s=3, seed=1)
+        asset_id = song["outputs"]["audio"]["asset_id"]
+        job = await ended(client, "stem_separation", audio=asset_id)
+        mix, _ = soundfile.read(io.BytesIO((await content(client, song, "audio")).content), dtype="int16")
+        stems = [
+            soundfile.read(io.BytesIO((await content(client, job, name)).content), dtype="int16")[0]
+            for name in ("vocals", "instrumental")
+        ]
+    assert sorted(job["outputs"]) == ["instrumental", "vocals"]
+    assert np.array_equal(stems[0].astype(int) + stems[1], mix)
+    assert job["attempts"][0]["engine"].startswith("spleeter-onnx/")

@@ -15,7 +15,7 @@ import pytest
 
 from app.housekeeping import OWNER_KEY
 from db.tables import Asset, Job, JobInput, Output, Upload
-from tests.flow.conftest import OpenStage, Stage, tone
+from tests.flow.conftest import OpenStage, Stage, as_data_uri, tone
 
 PAST = timedelta(seconds=1)
 SEGMENT = {"start": 0.1, "end": 0.5, "text": "Hello.", "words": []}
@@ -329,3 +329,27 @@ async def test_a_worker_without_an_engine_ends_the_job_as_engine_unavailable(sta
         "code": "engine_unavailable",
         "message": "its weights are not installed: pip install x",
     }
+
+
+async def separated(line: Stage, vocals: bytes, instrumental: bytes) -> dict[str, Any]:
+    """A separation, after the hosted model has answered with these."""
+    wanted = {"kind": "stem_separation", "input": {"audio": await uploaded(line)}}
+    job_id = (await line.client.post("/v1/jobs", json=wanted)).json()["id"]
+    await line.drain()
+    output = {"vocals": as_data_uri(vocals), "accompaniment": as_data_uri(instrumental)}
+    await line.fake.finish(list(line.fake.predictions)[-1], output=output)
+    await line.drain()
+    return await line.read(job_id)
+
+
+async def test_stems_keep_their_silence_so_that_they_lie_under_each_other(sqlite_line: Stage) -> None:
+    silent, padded = tone(0.6, volume=0.0, pad_s=0.2), tone(0.6, pad_s=0.2)
+    job = await separated(sqlite_line, silent, padded)
+    assert job["state"] == "succeeded", job["error"]
+    assert [job["outputs"][name]["duration_s"] for name in ("vocals", "instrumental")] == [1.0, 1.0]
+
+
+async def test_stems_of_different_lengths_are_a_bad_response(sqlite_line: Stage) -> None:
+    job = await separated(sqlite_line, tone(0.6), tone(1.2))
+    assert job["error"]["code"] == "provider_bad_response"
+    assert "0.60 s and 1.20 s" in job["error"]["message"]
