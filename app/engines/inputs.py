@@ -15,12 +15,14 @@ KINDS = {
     "background_music": ("prompt", "duration_s", "seed"),
     "speech": ("text", "language", "voice", "speed", "seed"),
     "transcription": ("audio", "language"),
+    "translation": ("text", "segments", "source", "target", "allow_poorer"),
     "stem_separation": ("audio",),
 }
 """The inputs of each kind; any other input given to it is refused, so that a slip is seen at once."""
 
 MAX_SEED = 2**31 - 1
 MAX_PROMPT_CHARACTERS = 2_000
+MAX_TEXT_CHARACTERS = 100_000
 MAX_ADDRESS_CHARACTERS = 2_000
 MAX_DURATION_S = 600.0
 
@@ -69,6 +71,27 @@ def _check_transcription(given: dict[str, Any]) -> dict[str, Any]:
     return {"audio": _words(given, "audio", MAX_ADDRESS_CHARACTERS), "language": language}
 
 
+def _check_translation(given: dict[str, Any]) -> dict[str, Any]:
+    segments, poorer = given.get("segments"), given.get("allow_poorer", False)
+    if ("text" in given) == (segments is not None):
+        raise EngineError("text: either a text or segments is needed, not both")
+    if segments is not None and not (isinstance(segments, list) and all(map(_has_text, segments))):
+        raise EngineError("segments: a list of objects with a text each is needed")
+    if not isinstance(poorer, bool):
+        raise EngineError(f"allow_poorer: {poorer!r} is neither true nor false")
+    return {
+        "text": _words(given, "text", MAX_TEXT_CHARACTERS) if segments is None else None,
+        "segments": segments,
+        "source": _words(given, "source", 50),
+        "target": _words(given, "target", 50),
+        "allow_poorer": poorer,
+    }
+
+
+def _has_text(segment: object) -> bool:
+    return isinstance(segment, dict) and isinstance(segment.get("text"), str)
+
+
 def _check_stem_separation(given: dict[str, Any]) -> dict[str, Any]:
     return {"audio": _words(given, "audio", MAX_ADDRESS_CHARACTERS)}
 
@@ -78,6 +101,7 @@ _CHECKS = {
     "background_music": _check_background_music,
     "speech": _check_speech,
     "transcription": _check_transcription,
+    "translation": _check_translation,
     "stem_separation": _check_stem_separation,
 }
 

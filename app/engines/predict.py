@@ -79,6 +79,10 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
         voice: str | None = None,
         speed: float | None = None,
         audio: str | None = None,
+        segments: list[dict[str, Any]] | None = None,
+        source: str | None = None,
+        target: str | None = None,
+        allow_poorer: bool | None = None,
     ) -> Any:
         """Make what `kind` ends with. Raises EngineError for inputs that do not fit, naming the input."""
         # Linux keeps niceness by thread and Cog runs predictions on threads that setup never saw.
@@ -87,6 +91,7 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
         given = {
             "prompt": prompt, "duration_s": duration_s, "seed": seed, "loop": loop, "text": text,
             "language": language, "voice": voice, "speed": speed, "audio": audio,
+            "segments": segments, "source": source, "target": target, "allow_poorer": allow_poorer,
         }  # fmt: skip
         inputs = check_inputs(kind, given)
         report = ProgressLines()
@@ -185,6 +190,10 @@ def _make(kind: str, inputs: dict[str, Any], audio: Path | None, progress: Progr
 
             file = _needed(audio)
             made = stems.separate(file, file.parent, progress=progress)
+        case "translation":
+            from app.engines import translation
+
+            made = translation.translate(**inputs, progress=progress)
         case _:
             from app.engines import effects
 

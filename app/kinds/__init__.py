@@ -7,9 +7,11 @@ from app.kinds.sound_effect import SOUND_EFFECT
 from app.kinds.speech import SPEECH
 from app.kinds.stem_separation import STEM_SEPARATION
 from app.kinds.transcription import TRANSCRIPTION
+from app.kinds.translation import TRANSLATION
 
 KINDS: dict[str, Kind] = {
-    kind.name: kind for kind in (SOUND_EFFECT, BACKGROUND_MUSIC, SPEECH, TRANSCRIPTION, STEM_SEPARATION)
+    kind.name: kind
+    for kind in (SOUND_EFFECT, BACKGROUND_MUSIC, SPEECH, TRANSCRIPTION, TRANSLATION, STEM_SEPARATION)
 }
 
 __all__ = ["KINDS", "Kind", "KindInput", "Sound", "Text", "get_kind"]

