@@ -38,12 +38,14 @@ COMMITS: dict[str, CrashPoint | str] = {
     "recovery._in_budget": "only moves the time of the next look",
     "recovery._check_later": "only moves the time of the next look",
     "housekeeping.expire": P.OBJECTS_DOOMED,
+    "housekeeping.expire_uploads": P.OBJECTS_DOOMED,
     "housekeeping._doom": P.OBJECTS_DOOMED,
     "housekeeping.remove_doomed": "forgets tombstones whose time is over",
     "housekeeping._remove": P.OBJECTS_REMOVED,
     "housekeeping._find_refusal": "marks the store as this database's own; done again alike",
     "housekeeping._is_our_turn": "takes the turn for one round; the next comes in its time",
     "pulse._beat": "says that the process is alive",
+    "uploads._store": "an upload whose sender was not told is named by no job, and expires",
     "wiring._own_secret": "made once, by whoever comes first",
     "worker.beat": "says that the process is alive",
     "worker.alive": "says that the process has left; a death tells the same, later",
@@ -56,16 +58,17 @@ CALLS: dict[str, CrashPoint | str] = {
     "dispatch._stop_paying": "PREDICTION_CANCELED proves a cancel that nobody stored",
     "finish._fetch": P.OUTPUT_FETCHED,
     "finish._trim": P.OUTPUT_TRIMMED,
-    "finish._store": P.OUTPUT_STORED,
+    "finish._make_asset": P.OUTPUT_STORED,
     "inbox.receive": P.DELIVERY_COMMITTED,
     "intake.accept": P.JOB_COMMITTED,
     "recovery._ask": P.POLL_ANSWERED,
     "recovery._cancel": P.PREDICTION_CANCELED,
+    "uploads._store": "an object that has no row is swept",
 }
 """`inbox.receive` and `intake.accept` hand their rows to a group commit."""
 CALL = re.compile(
     r"provider(s\[[^\]]+\])?\.(create|get|find|cancel)\(|\.(outbound|storage|audio)\.(download|post|put|trim)\w*\("
-    r"|_group\.submit\("
+    r"|_group\.submit\(|await shelve\("
 )
 NO_STATIONS = {"cli", "web", "engines", "provider", "outbound"}
 """They hold no rows: the web and the commands call `jobs` and `inbox`, the rest are what is called."""
