@@ -34,6 +34,7 @@ from app.provider.cog import Cog
 from app.provider.replicate import Replicate
 from app.recovery import Recovery
 from app.replay import Replay
+from app.routing.router import Router
 from app.settings import Settings
 from app.storage import BucketLimits, Storage
 from app.tokens import Callbacks, Links
@@ -110,6 +111,9 @@ async def open_runtime(
         await check_schema(database)
         line_clock = LineClock(clock)
         await line_clock.measure(database)
+        if routes is None:
+            owner = process_id if embedded_worker else None
+            routes = await make_routes(settings, embedded_by=owner, workers_elsewhere=workers_elsewhere)
         line = Line(
             settings=settings,
             database=database,
@@ -117,12 +121,10 @@ async def open_runtime(
             notifier=notifier or await _make_notifier(settings, stack),
             metrics=Metrics(),
             clock=line_clock,
+            router=Router(settings, list(routes)),
             process_id=process_id,
             reach=reach,
         )
-        if routes is None:
-            owner = process_id if embedded_worker else None
-            routes = await make_routes(settings, embedded_by=owner, workers_elsewhere=workers_elsewhere)
         for route in routes.values():
             stack.push_async_callback(route.provider.aclose)
         bench = _make_bench(settings, outbound, stack)
@@ -204,6 +206,7 @@ def _make_figures(line: Line, providers: Mapping[str, Provider], bench: Bench, d
             providers=providers,
             engine=line.engine,
             notifier=line.notifier,
+            router=line.router,
         ),
         disks=disks,
         kinds=list(KINDS),

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from app.kinds import KINDS
 from app.tokens import Links
-from app.views import JobView
+from app.views import JobView, why_waiting
 from app.web.parts import Moment
 from db.tables import Attempt, Delivery, Event
 
@@ -63,6 +63,9 @@ class AttemptOut(BaseModel):
     created_at: datetime
     ended_at: datetime | None
     error: str | None
+    trouble: str | None = Field(description="What went wrong, in one word of a fixed list")
+    action: str | None = Field(description="What was done about it: `retry_same`, `fall_back`, …")
+    differently: bool = Field(description="Asked for with the other parameters that the kind names")
     metrics: dict[str, Any]
 
 
@@ -101,8 +104,11 @@ class JobOut(BaseModel):
         job = view.job
         error = ErrorOut(code=job.error_code, message=job.error_message or "") if job.error_code else None
         return cls(
-            **job.model_dump(include=set(cls.model_fields) & set(type(job).model_fields)),
+            **job.model_dump(
+                include=set(cls.model_fields) & set(type(job).model_fields) - {"waiting_reason"}
+            ),
             metadata=job.caller_metadata,
+            waiting_reason=why_waiting(view),
             outputs={
                 name: OutputOut(
                     asset_id=asset.id,
@@ -229,4 +235,5 @@ class Problem(BaseModel):
 
 
 def attempt_out(attempt: Attempt) -> AttemptOut:
-    return AttemptOut(**attempt.model_dump(include=set(AttemptOut.model_fields)))
+    facts = attempt.model_dump(include=set(AttemptOut.model_fields))
+    return AttemptOut(**{**facts, "differently": bool(attempt.differently)})
