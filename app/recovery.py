@@ -221,13 +221,14 @@ class Recovery:
             await self._check_later(attempt, now)
             return _found(attempt, Finding.ENDED, prediction.status)
         if _is_cold(attempt, prediction, now):
-            await self._cancel(attempt, prediction.id)
             waited_s = (now - attempt.created_at).total_seconds()
+            # Said before the provider's own "canceled" can come and say less.
             await self._post_lost(attempt, f"not begun {waited_s:.0f} s after it was taken", cold=True)
+            await self._cancel(attempt, prediction.id)
             return _found(attempt, Finding.LOST, "not begun in time")
         if await self._is_unwanted(attempt, now):
-            await self._cancel(attempt, prediction.id)
             await self._post_lost(attempt, f"still {prediction.status} at its limit")
+            await self._cancel(attempt, prediction.id)
             return _found(attempt, Finding.LOST, f"{prediction.status} past its limit")
         await self._check_later(attempt, now)
         return _found(attempt, Finding.ALIVE, prediction.status)

@@ -78,7 +78,7 @@ class Settings(BaseSettings):
     cog_urls: Csv = Field(
         (), description="`kind=url,…`, or one url for all kinds; empty: the embedded worker"
     )
-    routes: dict[str, tuple[RouteStop, ...]] = Field(
+    routing: dict[str, tuple[RouteStop, ...]] = Field(
         default_factory=dict,
         description='Providers by kind, as JSON: `{"speech": ["replicate", {"provider": "cog", "weight": 30, '
         '"most_waiting": 20}], "*": […]}`; empty: the hosted provider, then Cog',
@@ -87,6 +87,13 @@ class Settings(BaseSettings):
         60,
         ge=0,
         description="How long a job waits for a provider that is away before the next on its route has it",
+    )
+    circuit_s: float = Field(
+        5,
+        gt=0,
+        le=60,
+        description="How long a provider that did not answer thrice in a row is left alone; then twice as "
+        "long, up to twelve times. Without credit or access it is twelve times as long",
     )
     starting_limit_s: float = Field(
         180,

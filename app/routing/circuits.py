@@ -16,9 +16,10 @@ from app.routing.recovery import Trouble
 
 FAILURES = 3
 """Failures to answer in a row that open the circuit."""
-FIRST_OPEN_S = {Trouble.NO_CREDIT: 60.0, Trouble.NO_ACCESS: 60.0, Trouble.AWAY: 5.0}
-"""How long it is open first: an operator takes longer than a server that comes up again."""
-MOST_OPEN_S = {Trouble.NO_CREDIT: 600.0, Trouble.NO_ACCESS: 600.0, Trouble.AWAY: 60.0}
+FIRST_OPEN = {Trouble.NO_CREDIT: 12.0, Trouble.NO_ACCESS: 12.0, Trouble.AWAY: 1.0}
+"""How long it is open first, in `CIRCUIT_S`: an operator takes longer than a server that comes up again."""
+MOST_OPEN = {Trouble.NO_CREDIT: 120.0, Trouble.NO_ACCESS: 120.0, Trouble.AWAY: 12.0}
+"""How long it may be open at a time, however often probes failed; in `CIRCUIT_S`."""
 MOST_THROTTLED_S = 3600.0
 PROBE_S = 35.0
 """How long one probe may take before another is let through: a create's limit, and a little."""
@@ -84,13 +85,19 @@ def find_shut(circuit: Circuit, now: datetime) -> Shut | None:
 
 
 def after_failure(
-    circuit: Circuit, trouble: Trouble, now: datetime, *, reason: str, wait_s: float | None = None
+    circuit: Circuit,
+    trouble: Trouble,
+    now: datetime,
+    *,
+    reason: str,
+    wait_s: float | None = None,
+    circuit_s: float = 5.0,
 ) -> Circuit:
     """The circuit after a create that met this trouble; `wait_s` is what the provider asked for."""
     if trouble is Trouble.THROTTLED:
         # Without a time there is nothing to wait for together: each job backs off by itself.
         return circuit if wait_s is None else _opened(circuit, trouble, reason, now, wait_s)
-    if trouble not in FIRST_OPEN_S or (trouble is Trouble.AWAY and wait_s is not None):
+    if trouble not in FIRST_OPEN or (trouble is Trouble.AWAY and wait_s is not None):
         return circuit  # one that says when it will be there is not away
     failures = circuit.failures + 1
     counted = replace(
@@ -100,8 +107,8 @@ def after_failure(
         return counted
     if circuit.open_until is not None and now < circuit.open_until:
         return counted  # asked before it opened, and answered after
-    open_s = min(MOST_OPEN_S[trouble], FIRST_OPEN_S[trouble] * 2.0 ** min(circuit.opened, 10))
-    return _opened(counted, trouble, reason, now, open_s)
+    units = min(MOST_OPEN[trouble], FIRST_OPEN[trouble] * 2.0 ** min(circuit.opened, 10))
+    return _opened(counted, trouble, reason, now, circuit_s * units)
 
 
 def after_success(circuit: Circuit) -> Circuit:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 
@@ -44,8 +45,8 @@ class Router:
         self._held: set[str] = set()
 
     def stops(self, kind: str) -> list[Stop]:
-        """The kind's route: as ROUTES says, else every provider in the usual order."""
-        wanted = self._settings.routes.get(kind) or self._settings.routes.get("*")
+        """The kind's route: as ROUTING says, else every provider in the usual order."""
+        wanted = self._settings.routing.get(kind) or self._settings.routing.get("*")
         stops = [Stop(**each.model_dump()) for each in wanted] if wanted else map(Stop, self._providers)
         return [stop for stop in stops if stop.provider in self._providers and can_go(kind, stop.provider)]
 
@@ -123,11 +124,11 @@ class Router:
         wait_s: float | None = None,
     ) -> Circuit:
         """Hold a failed create against the provider; its circuit afterwards."""
-        probe = after_failure(Circuit(provider), trouble, now, reason=reason, wait_s=wait_s)
-        if probe == Circuit(provider):
-            return probe  # nothing of the provider's fault: no row is touched
+        facts: dict[str, Any] = {"reason": reason, "wait_s": wait_s, "circuit_s": self._settings.circuit_s}
+        if after_failure(Circuit(provider), trouble, now, **facts) == Circuit(provider):
+            return Circuit(provider)  # nothing of the provider's fault: no row is touched
         circuit = Circuit(**(await lock_circuit(tx, provider)).model_dump())
-        changed = after_failure(circuit, trouble, now, reason=reason, wait_s=wait_s)
+        changed = after_failure(circuit, trouble, now, **facts)
         if changed != circuit:
             await save_circuit(tx, provider, **_values(changed))
         if changed.open_until != circuit.open_until:
