@@ -143,7 +143,7 @@ class Dispatcher:
             job_id=job.id,
             number=len(past) + 1,
             provider=name,
-            model=self._model(job.kind, name),
+            model=self._line.router.model(job.kind, name),
             owner=self._routes[name].owner,
             begun_by=self._line.process_id,
             status=AttemptStatus.PENDING,
@@ -269,12 +269,6 @@ class Dispatcher:
             callback_url=self._callbacks.url(attempt.provider, attempt.id),
             deadline_s=max(1.0, left_s),
         )
-
-    def _model(self, kind: str, provider: str) -> str:
-        if provider != "replicate":
-            return kind
-        hosted = get_kind(kind).hosted
-        return self._line.settings.replicate_models.get(kind) or (hosted.name if hosted else kind)
 
     async def _created(self, job: Job, attempt: Attempt, prediction: Prediction) -> None:
         """Store the prediction's id. If its news came first, the status stays what the news made it."""

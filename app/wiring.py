@@ -177,7 +177,7 @@ def _join(
         bench=bench,
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
-        jobs=Jobs(line=line, providers=list(providers), disks=disks),
+        jobs=Jobs(line=line, providers={name: route.slots for name, route in routes.items()}, disks=disks),
         inbox=inbox,
         dispatcher=dispatcher,
         finisher=finisher,

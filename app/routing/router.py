@@ -7,7 +7,7 @@ attempts. Leaves the decisions to `choice`, `recovery` and `circuits`, and movin
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
 from typing import Any
@@ -28,6 +28,7 @@ from app.routing.circuits import (
 from app.routing.recovery import NOT_TRIES, Action, Case, Trouble
 from app.settings import Settings
 from db.circuits import claim_probe, list_circuits, lock_circuit, save_circuit
+from db.jobs import count_waiting_before
 from db.session import Transaction
 from db.states import AttemptStatus
 from db.tables import Attempt, Job
@@ -50,15 +51,32 @@ class Router:
         stops = [Stop(**each.model_dump()) for each in wanted] if wanted else map(Stop, self._providers)
         return [stop for stop in stops if stop.provider in self._providers and can_go(kind, stop.provider)]
 
+    async def route_of(self, tx: Transaction, job: Job, *, asked: Collection[str] | None = None) -> list[str]:
+        """The job's own order; `asked`: only of these. A provider with too long a line comes last."""
+        stops = [stop for stop in self.stops(job.kind) if asked is None or stop.provider in asked]
+        full = [
+            stop.provider
+            for stop in stops
+            if stop.most_waiting is not None
+            and await count_waiting_before(tx, stop.provider, job) >= stop.most_waiting
+        ]
+        return arrange(stops, job.id, last=full)
+
+    def model(self, kind: str, provider: str) -> str:
+        """What the provider is asked for by name; a Cog server of ours is told the kind."""
+        if provider != "replicate":
+            return kind
+        hosted = get_kind(kind).hosted
+        return self._settings.replicate_models.get(kind) or (hosted.name if hosted else kind)
+
     async def next_for(
         self, tx: Transaction, job: Job, past: Sequence[Attempt], *, asked: Sequence[str], now: datetime
     ) -> Go | Wait | None:
         """The provider for the job's next attempt among those that are asked here; its probe is claimed."""
-        stops = [stop for stop in self.stops(job.kind) if stop.provider in asked]
         circuits = await self.circuits(tx)
         choice = choose(
             job.provider,
-            arrange(stops, job.id),
+            await self.route_of(tx, job, asked=asked),
             [as_past(each) for each in past],
             shut_of(circuits, now),
             created_at=job.created_at,

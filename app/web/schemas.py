@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.intake.forecast import Forecast
 from app.kinds import KINDS
 from app.tokens import Links
 from app.views import JobView, why_waiting
@@ -30,6 +32,9 @@ class NewJob(BaseModel):
     provider: str = Field("auto", max_length=32, description="`auto`, or the provider to keep to")
     deadline_s: float | None = Field(None, ge=1, le=86_400, description="When to give up on the whole job")
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first")
+    dry_run: bool = Field(
+        False, description="Answer 200 with where it would run, why and how soon; nothing is stored"
+    )
 
 
 class OutputOut(BaseModel):
@@ -121,6 +126,36 @@ class JobOut(BaseModel):
             cost=CostOut(),
             attempts=[attempt_out(attempt) for attempt in view.attempts],
         )
+
+
+class StageOut(BaseModel):
+    """A provider on the route, as it stands."""
+
+    provider: str
+    model: str
+    is_open: bool = Field(description="Whether it may be asked now")
+    reason: str | None = Field(description="Why not")
+    live: int = Field(description="Predictions that it is at work on")
+    waiting: int = Field(description="Jobs that wait for a slot of it and would go first")
+    slots: int | None = Field(description="How many predictions it takes at once; null: no limit of ours")
+    usual_s: float | None = Field(description="How long one of this kind lately took there; null: not known")
+
+
+class ForecastOut(BaseModel):
+    """Where a job would run if it were asked for now."""
+
+    dry_run: Literal[True] = True
+    kind: str
+    provider: str | None = Field(description="Null: none that may take it is configured")
+    model: str | None
+    why: str
+    wait_s: float | None = Field(description="Until it would begin, as an estimate; null: not known")
+    wait_basis: str = Field(description="What the estimate is made of")
+    route: list[StageOut]
+
+    @classmethod
+    def of(cls, kind: str, forecast: Forecast) -> ForecastOut:
+        return cls(kind=kind, **asdict(forecast))
 
 
 class JobPage(BaseModel):

@@ -205,3 +205,42 @@ async def test_a_job_that_nobody_has_begun_says_what_it_waits_for(stage_on_sqlit
         job_id = await line.ask()
         job = await line.read(job_id)
         assert job["waiting_reason"] == "in line to be sent to a provider"
+
+
+async def test_a_dry_run_says_where_why_and_how_soon_and_stores_nothing(stage_on: OpenStage) -> None:
+    async with stage_on(routes=BOTH) as line:
+        wish = {"kind": "sound_effect", "input": {"prompt": "rain"}, "dry_run": True}
+        told = await line.client.post("/v1/jobs", json=wish)
+        found = told.json()
+        assert (told.status_code, found["provider"], found["why"]) == (200, "replicate", "first on the route")
+        assert (found["wait_s"], [each["provider"] for each in found["route"]]) == (0.0, list(BOTH))
+        line.fake.script("create", no_credit())
+        job_id = await line.ask()
+        await line.drain()
+        found = (await line.client.post("/v1/jobs", json=wish)).json()
+        assert found["provider"] == "cog"
+        assert "circuit open until" in found["why"]
+        assert found["wait_s"] is None, "nothing has ended there yet"
+        await line.cog.finish(line.cog.asked[0], output=TONE)
+        await line.drain()
+        await line.ask(provider="cog")
+        await line.drain()
+        found = (await line.client.post("/v1/jobs", json=wish)).json()
+        assert found["wait_s"] > 0
+        assert found["wait_basis"].startswith("1 before it, 1 at a time")
+        listed = (await line.client.get("/v1/jobs")).json()["items"]
+        assert len(listed) == 2
+        assert job_id in {job["id"] for job in listed}
+        wrong = await line.client.post("/v1/jobs", json={**wish, "input": {"prompt": ""}})
+        assert (wrong.status_code, wrong.json()["field"]) == (422, "input.prompt")
+
+
+async def test_a_provider_with_too_long_a_line_comes_last(stage_on_sqlite: OpenStage) -> None:
+    routing = {"*": [{"provider": "cog", "most_waiting": 2}, "replicate"]}
+    async with stage_on_sqlite(routes=BOTH, routing=routing) as line:
+        jobs = [await line.ask() for _ in range(6)]
+        await line.drain()
+        hosted = [each for each in jobs if (await line.read(each))["attempts"][:1]]
+        assert len(line.cog.asked) == 1
+        assert len(line.fake.predictions) == 3, "one is being made, two wait, the rest go on"
+        assert len(hosted) == 4
