@@ -60,11 +60,11 @@ class Jobs:
         self._disks = disks
         self._providers = providers
         self._views = Views(line.database)
-        self._intake = Intake(line=line)
+        self._intake = Intake(line=line, providers=providers)
         self._closing = False
 
     async def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobView:
-        """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded."""
+        """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded, BudgetExceeded."""
         checked = self._check(request)
         await self._refuse_without_room()
         now = self._line.clock.now()
@@ -174,7 +174,7 @@ class Jobs:
     async def retry(self, job_id: str) -> JobView:
         """Ask again for what a failed or canceled job asked: a new job that names the old one.
 
-        Raises NotFound, and Conflict while the job is alive or when it succeeded.
+        Raises NotFound, Conflict while the job is alive or when it succeeded, and as `submit`.
         """
         old = (await self.get(job_id)).job
         if old.state not in (JobState.FAILED, JobState.CANCELED):
