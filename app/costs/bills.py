@@ -8,7 +8,6 @@ attempt whose end was never heard the units are taken as delivered, so that no b
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -109,7 +108,7 @@ _ENDS = frozenset(status.value for status in AttemptStatus if status.is_terminal
 def _is_sure(attempt: Attempt) -> bool:
     """Whether nothing that comes later can make the bill truer."""
     if attempt.cost_basis == CostBasis.UNPRICED:
-        return _number(attempt.metrics.get("predict_time")) is not None
+        return _number((attempt.metrics or {}).get("predict_time")) is not None
     return attempt.cost_basis == CostBasis.METERED
 
 
@@ -147,4 +146,5 @@ def _number(value: Json) -> float | None:
     """A number of seconds that can be one."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and 0 <= value <= MOST_RUN_S else None
+    # Compared before it is converted: an integer may have thousands of digits. NaN is in no range.
+    return float(value) if 0 <= value <= MOST_RUN_S else None

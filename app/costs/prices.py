@@ -27,7 +27,9 @@ from enum import StrEnum
 MICROS = 1_000_000
 """Micro-dollars in a dollar."""
 MOST_USD = Decimal(1_000_000)
-"""A price or a budget beyond is a slip of the pen."""
+"""A budget beyond is a slip of the pen."""
+MOST_PRICE_USD = Decimal(1000)
+"""And so is a price: with a thousand dollars a second for a month, the sums still fit into 64 bits."""
 ANY_MODEL = "*"
 EMBEDDED = "embedded"
 """The name in the list of a Cog server that is a child of the service itself."""
@@ -158,14 +160,14 @@ def in_words(rates: Rates) -> str:
     return " + ".join(f"{usd:f} per {unit}" for unit, usd in rates.items())[:128] or "0"
 
 
-def read_usd(text: object) -> Decimal:
+def read_usd(text: object, *, most: Decimal = MOST_USD) -> Decimal:
     """An amount of dollars. Raises ValueError."""
     try:
         usd = Decimal(str(text))
     except InvalidOperation as exc:
         raise ValueError("not an amount of dollars") from exc
-    if not usd.is_finite() or not 0 <= usd <= MOST_USD:
-        raise ValueError(f"an amount of dollars is from 0 to {MOST_USD}")
+    if not usd.is_finite() or not 0 <= usd <= most:
+        raise ValueError(f"an amount of dollars is from 0 to {most}")
     return usd
 
 
@@ -180,7 +182,7 @@ def _price(place: str, unit: str, text: str | float) -> Decimal:
     if unit == Unit.SECOND and str(text) in HARDWARE:
         return HARDWARE[str(text)]
     try:
-        return read_usd(text)
+        return read_usd(text, most=MOST_PRICE_USD)
     except ValueError as exc:
         known = f", or one of {', '.join(HARDWARE)}" if unit == Unit.SECOND else ""
         raise ValueError(f"{place}: {exc}{known}") from exc

@@ -6,10 +6,11 @@ import asyncio
 import random
 from collections import Counter
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import insert
+from sqlalchemy import event, insert
 
 from app.costs.books import Books
 from app.costs.prices import to_usd
@@ -19,6 +20,7 @@ from db.session import Database
 from db.tables import Attempt, Job, PastCost
 from tests.fakes.provider import invalid, throttled
 from tests.flow.conftest import TONE, OpenStage, Stage
+from tests.flow.test_cli import answer, reprise
 
 BY_TIME = {"replicate": {"stability-ai/stable-audio-2.5": {"second": "0.01"}}}
 """The fake says that a prediction took 1.25 s."""
@@ -78,6 +80,24 @@ async def test_a_success_is_booked_with_what_it_took_and_the_price_that_was_appl
         ],
     }
     assert spend_counter(line) == 0.2
+
+
+async def test_the_statement_that_ends_an_attempt_books_its_cost_too(line: Stage) -> None:
+    """Books cost the hot path no statement."""
+    _, prediction_id = await line.start()
+    await line.fake.finish(prediction_id, output=TONE)
+    updates: list[str] = []
+
+    def note(_connection: Any, _cursor: Any, statement: str, *_: Any) -> None:
+        if statement.startswith("UPDATE attempts"):
+            updates.append(statement)
+
+    engine = line.runtime.line.database.engine.sync_engine
+    event.listen(engine, "before_cursor_execute", note)
+    await line.drain()
+    event.remove(engine, "before_cursor_execute", note)
+    assert len(updates) == 1
+    assert "cost_micros" in updates[0]
 
 
 async def test_every_try_is_booked_and_the_job_costs_their_sum(stage_on: OpenStage) -> None:
@@ -398,6 +418,23 @@ async def test_each_group_holds_what_is_its_own(database_url: str) -> None:
         len(theirs),
     )
     await database.aclose()
+
+
+async def test_the_command_prints_a_table_and_json(tmp_path: Path, sqlite_url: str) -> None:
+    database = Database(sqlite_url)
+    made = await _fill(database, random.Random(1))
+    await database.aclose()
+    span = ("--since", "2026-01-01T00:00:00Z", "--until", "2026-12-31T00:00:00Z")
+    found = await asyncio.to_thread(answer, tmp_path, "costs", "--by", "kind", *span)
+    assert [each["key"] for each in found["items"]] == sorted(KINDS)
+    assert found["total"]["usd"] == to_usd(_added_up([attempt for _, attempt in made]).cost_micros)
+    printed = await asyncio.to_thread(reprise, tmp_path, "costs", "--by", "kind", *span)
+    assert printed.returncode == 0, printed.stderr
+    lines = [line.split() for line in printed.stdout.splitlines() if line.strip()]
+    assert lines[0][:3] == ["kind", "usd", "attempts"]
+    assert lines[-1][:3] == ["in", "all", f"{found['total']['usd']:.6f}"]
+    wrong = await asyncio.to_thread(reprise, tmp_path, "costs", "--by", "colour")
+    assert (wrong.returncode, "group_by" in wrong.stderr) == (2, True), wrong.stderr
 
 
 async def test_many_that_end_at_once_are_all_booked(line: Stage) -> None:

@@ -111,6 +111,7 @@ def test_what_is_added_up_is_never_further_off_than_half_a_micro_dollar_each(
         ("prices", {"replicate": {"a/b": {"minute": "1"}}}, "replicate/a/b: a price is per second, hour"),
         ("prices", {"replicate": {"a/b": {"second": "much"}}}, "replicate/a/b/second: not an amount"),
         ("prices", {"replicate": {"a/b": {"second": "-1"}}}, "from 0 to"),
+        ("prices", {"replicate": {"a/b": {"second": "1001"}}}, "from 0 to 1000"),
         ("prices", {"replicate": {"a/b": {"second": "NaN"}}}, "from 0 to"),
         ("prices", {"replicate": {"a/b": {"hour": "l40s"}}}, "replicate/a/b/hour"),
         ("prices", {"replicate": "free"}, "valid dictionary"),
@@ -194,6 +195,8 @@ RAN = {"started_at": BEGAN + timedelta(seconds=10), "completed_at": BEGAN + time
         (BY_TIME, {}, heard("succeeded", predict_time=True), 400_000, 40_000, CostBasis.CLOCK),
         (BY_TIME, {}, heard("succeeded", predict_time=1e12), 400_000, 40_000, CostBasis.CLOCK),
         (BY_TIME, {}, heard("succeeded", predict_time=float("inf")), 400_000, 40_000, CostBasis.CLOCK),
+        (BY_TIME, {}, heard("succeeded", predict_time=float("nan")), 400_000, 40_000, CostBasis.CLOCK),
+        (BY_TIME, {}, heard("succeeded", predict_time=10**400), 400_000, 40_000, CostBasis.CLOCK),
         # What never began is not billed.
         (BY_TIME, {}, heard("aborted"), 0, 0, CostBasis.NOTHING),
         (BY_TIME, {"prediction_id": None}, heard("failed", id=None), 0, 0, CostBasis.NOTHING),
