@@ -62,7 +62,7 @@ class Jobs:
         self._disks = disks
         self._providers = providers
         self._views = Views(line.database)
-        self._intake = Intake(line=line)
+        self._intake = Intake(line=line, providers=list(providers))
         self._forecaster = Forecaster(line=line, slots=providers)
         self._closing = False
 
@@ -71,7 +71,7 @@ class Jobs:
         return await self._forecaster.look(self._job(request))
 
     async def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobView:
-        """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded."""
+        """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded, BudgetExceeded."""
         job = self._job(request)
         await self._refuse_without_room()
         asked = Asked(job, idempotency_key, _fingerprint(request) if idempotency_key is not None else "")
@@ -183,7 +183,7 @@ class Jobs:
     async def retry(self, job_id: str) -> JobView:
         """Ask again for what a failed or canceled job asked: a new job that names the old one.
 
-        Raises NotFound, and Conflict while the job is alive or when it succeeded.
+        Raises NotFound, Conflict while the job is alive or when it succeeded, and as `submit`.
         """
         old = (await self.get(job_id)).job
         if old.state not in (JobState.FAILED, JobState.CANCELED):

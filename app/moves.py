@@ -2,7 +2,7 @@
 
 Owns what `Finish`, `TryAgain` and the others of `app.lifecycle` mean for tables. Promises: each move is
 compare-and-set, so a decision that lost a race moves nothing; an attempt that ends makes room for the
-next job that waits for its provider, in the same transaction.
+next job that waits for its provider, and has its cost booked, in the same transaction.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from datetime import datetime
 from typing import Any
 
 from app.backoff import jittered
+from app.costs.bills import Bill, amend_bill, make_bill
+from app.costs.prices import list_prices, to_usd
 from app.crash_points import CrashPoint
 from app.lifecycle import Advance, Decision, Fail, Finish, Ignore, News, TryAgain, next_check
 from app.line import Line
@@ -33,6 +35,7 @@ class Moves:
     def __init__(self, *, line: Line, providers: Mapping[str, Provider]) -> None:
         self._line = line
         self._providers = providers
+        self._prices = list_prices(line.settings.prices)
 
     async def carry_out(
         self,
@@ -46,10 +49,14 @@ class Moves:
     ) -> bool:
         """Move the rows as decided; False when nothing moved."""
         if isinstance(decision, Ignore) and decision.attempt_status is None:
-            await self._note_cost(tx, attempt, news)
+            await self._note_cost(tx, job, attempt, news, now)
             return False
         status = decision.attempt_status
         known = _known_of(news, attempt, now)
+        bill = None
+        if status is not None and status.is_terminal:
+            bill = make_bill(self._prices, job, attempt, _told(news), now)
+            known |= bill.columns()
         if isinstance(decision, Finish):
             known["result_delivery_id"] = delivery_id
         elif isinstance(decision, (TryAgain, Fail)):
@@ -61,8 +68,9 @@ class Moves:
             if not moved and "check_at" in known:
                 await attempt_rows.note_attempt(tx, attempt.id, heard_at=now, check_at=known["check_at"])
             return await self._advance(tx, job, attempt, news, now) or moved
-        if moved and status is not None and status.is_terminal:
+        if moved and bill is not None and status is not None:
             self._free_slot(tx, attempt, status, now)
+            self._count_spend(tx, job, attempt, bill)
         if not moved or isinstance(decision, Ignore):
             return False
         return await self._move_job(tx, decision, job, attempt, now)
@@ -139,10 +147,28 @@ class Moves:
             woken = await job_rows.wake_waiting(tx, provider, now=freed[0][1], limit=slots)
             self._line.engine.enqueue(tx, Station.DISPATCH, *woken)
 
-    async def _note_cost(self, tx: Transaction, attempt: Attempt, news: News) -> None:
+    async def _note_cost(
+        self, tx: Transaction, job: Job, attempt: Attempt, news: News, now: datetime
+    ) -> None:
         """A late result changes nothing but what is known of its price."""
-        if isinstance(news, Prediction) and news.metrics and not attempt.metrics:
-            await attempt_rows.note_attempt(tx, attempt.id, metrics=dict(news.metrics))
+        if not isinstance(news, Prediction):
+            return
+        known: dict[str, Any] = {}
+        if news.metrics and not attempt.metrics:
+            known["metrics"] = dict(news.metrics)
+        bill = amend_bill(self._prices, job, attempt, news, now)
+        if bill is not None:
+            known |= bill.columns()
+            self._count_spend(tx, job, attempt, bill)
+        if known:
+            await attempt_rows.note_attempt(tx, attempt.id, **known)
+
+    def _count_spend(self, tx: Transaction, job: Job, attempt: Attempt, bill: Bill) -> None:
+        """What it cost beyond what was booked: a counter never falls."""
+        more = (bill.cost_micros or 0) - (attempt.cost_micros or 0)
+        if more > 0:
+            counter = self._line.metrics.spend.labels(attempt.provider, job.kind)
+            tx.after_commit(lambda: counter.inc(to_usd(more)))
 
     async def end_refused(self, attempt_id: str, trouble: Trouble, remedy: Remedy, message: str) -> None:
         """End an attempt that the provider refused to begin: another provider's turn, or the job's end."""
@@ -166,6 +192,10 @@ def _known_of_end(decision: TryAgain | Fail) -> dict[str, Any]:
         trouble = decision.trouble
         return {"error": decision.message, "trouble": trouble, "action": Action.ABORT if trouble else None}
     return {"error": decision.reason, "trouble": decision.trouble, "action": decision.action}
+
+
+def _told(news: News) -> Prediction | None:
+    return news if isinstance(news, Prediction) else None
 
 
 def _known_of(news: News, attempt: Attempt, now: datetime) -> dict[str, Any]:

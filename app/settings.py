@@ -25,10 +25,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.costs.budgets import read_budgets
+from app.costs.prices import list_prices
 from app.errors import StartupError
 
 Csv = Annotated[tuple[str, ...], NoDecode]
 """Read as a comma- or space-separated list."""
+Figures = dict[str, str | float]
+"""Figures by name, as JSON; as text they are exact."""
 
 
 class RouteStop(BaseModel):
@@ -158,6 +162,17 @@ class Settings(BaseSettings):
         1, ge=1, le=64, description="Predictions at Cog servers at once, all together"
     )
 
+    prices: dict[str, dict[str, Figures]] = Field(
+        default_factory=dict,
+        description='Prices in dollars over the built-in ones, as JSON: `{"replicate": {"owner/name": '
+        '{"second": "l40s"}}, "cog": {"*": {"hour": "0.50"}}}`; see the guide to costs',
+    )
+    budgets: dict[str, Figures] = Field(
+        default_factory=dict,
+        description='What may be spent, in dollars, as JSON: `{"default": {"day": "10", "month": "100"}}`; '
+        "beyond it new jobs are refused; empty: no limit",
+    )
+
     db_pool_size: int = Field(10, ge=1, le=500, description="Connections kept open")
     db_max_overflow: int = Field(10, ge=0, le=500, description="Connections beyond the pool under load")
     db_pool_recycle: int = Field(1800, ge=1, description="Age at which a connection is replaced")
@@ -242,6 +257,18 @@ class Settings(BaseSettings):
             url = item.partition("=")[2] or item
             if not url.startswith(("http://", "https://")):
                 raise ValueError("each must be url or kind=url, with http:// or https://")
+        return value
+
+    @field_validator("prices")
+    @classmethod
+    def _known_prices(cls, value: dict[str, dict[str, Figures]]) -> dict[str, dict[str, Figures]]:
+        list_prices(value)
+        return value
+
+    @field_validator("budgets")
+    @classmethod
+    def _known_budgets(cls, value: dict[str, Figures]) -> dict[str, Figures]:
+        read_budgets(value)
         return value
 
     @property

@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from app.audio import Audio, default_binary
+from app.costs.books import Books
 from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
 from app.errors import StartupError
@@ -81,6 +82,7 @@ class Runtime:
     housekeeper: Housekeeper
     worker: Worker
     figures: Figures
+    books: Books
 
 
 @asynccontextmanager
@@ -192,6 +194,7 @@ def _join(
             process_id=process_id,
         ),
         figures=_make_figures(line, providers, bench, disks),
+        books=Books(line.database),
     )
 
 

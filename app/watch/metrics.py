@@ -90,6 +90,13 @@ class Metrics:
             "reprise_deliveries_settled_total", "Deliveries settled", "outcome"
         )
 
+        self.spend = self._counter(
+            "reprise_spend_usd_total",
+            "US dollars booked for attempts; an estimate that was too high is not taken back here",
+            "provider",
+            "kind",
+        )
+
     def _time_the_line(self) -> None:
         self.step_seconds = self._histogram(
             "reprise_step_seconds",

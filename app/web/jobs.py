@@ -46,6 +46,7 @@ router = APIRouter(
 )
 NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such job"}}
 CONFLICT: Responses = {409: {"model": Problem, "description": "The job's state does not allow it"}}
+BROKE: Responses = {402: {"model": Problem, "description": "The budget is spent; `budget` says until when"}}
 BUSY: Responses = {503: {"model": Problem, "description": "Nothing was stored; see `Retry-After`"}}
 
 
@@ -56,6 +57,7 @@ BUSY: Responses = {503: {"model": Problem, "description": "Nothing was stored; s
         200: {"model": ForecastOut, "description": "A dry run: nothing was stored"},
         201: {"model": JobOut, "description": "Ended within the wait"},
         400: {"model": Problem, "description": "Not JSON, or a header is wrong"},
+        **BROKE,
         **BUSY,
     },
 )
@@ -127,7 +129,7 @@ async def cancel_job(job_id: JobId, runtime: Part) -> JobOut:
     return JobOut.of(await runtime.jobs.cancel(job_id), runtime.links)
 
 
-@router.post("/{job_id}/retry", status_code=202, responses=NOT_FOUND | CONFLICT | BUSY)
+@router.post("/{job_id}/retry", status_code=202, responses=NOT_FOUND | CONFLICT | BROKE | BUSY)
 async def retry_job(job_id: JobId, runtime: Part, response: Response) -> JobOut:
     """Ask again for what a failed or canceled job asked: a new job, with `retry_of`."""
     view = await runtime.jobs.retry(job_id)

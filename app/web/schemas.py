@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.costs.prices import to_usd
 from app.intake.forecast import Forecast
 from app.kinds import KINDS
 from app.tokens import Links
@@ -74,11 +76,45 @@ class AttemptOut(BaseModel):
     metrics: dict[str, Any]
 
 
+class CostItemOut(BaseModel):
+    """What one attempt cost, once it has ended."""
+
+    attempt: int
+    provider: str
+    model: str
+    usd: float | None = Field(description="null where no price is known")
+    price: str | None = Field(description="The price that was applied")
+    basis: str = Field(description="How sure that is: `metered`, `clock`, `assumed`, `nothing`, `unpriced`")
+    seconds: float | None = Field(description="Running time")
+    characters: int | None
+    output_seconds: float | None
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> CostItemOut:
+        return cls(
+            attempt=attempt.number,
+            provider=attempt.provider,
+            model=attempt.model,
+            usd=None if attempt.cost_micros is None else to_usd(attempt.cost_micros),
+            price=attempt.price,
+            basis=attempt.cost_basis or "",
+            seconds=None if attempt.run_ms is None else attempt.run_ms / 1000,
+            characters=attempt.characters,
+            output_seconds=None if attempt.output_ms is None else attempt.output_ms / 1000,
+        )
+
+
 class CostOut(BaseModel):
-    """What the job cost. `usd` is null while no price is known."""
+    """What the job cost so far. `usd` is null while no price is known of any attempt that has ended."""
 
     usd: float | None = None
-    items: list[dict[str, Any]] = Field(default_factory=list)
+    items: list[CostItemOut] = Field(default_factory=list)
+
+    @classmethod
+    def of(cls, attempts: Sequence[Attempt]) -> CostOut:
+        billed = [attempt for attempt in attempts if attempt.billed_at is not None]
+        known = [attempt.cost_micros for attempt in billed if attempt.cost_micros is not None]
+        return cls(usd=to_usd(sum(known)) if known else None, items=[CostItemOut.of(each) for each in billed])
 
 
 class JobOut(BaseModel):
@@ -123,7 +159,7 @@ class JobOut(BaseModel):
                 for name, asset in view.outputs.items()
             },
             error=error,
-            cost=CostOut(),
+            cost=CostOut.of(view.attempts),
             attempts=[attempt_out(attempt) for attempt in view.attempts],
         )
 
@@ -256,6 +292,16 @@ class RecoveryOut(BaseModel):
     found: list[FoundOut]
 
 
+class BudgetOut(BaseModel):
+    """The budget that a new job would pass."""
+
+    usd: float
+    per: Literal["hour", "day", "month"]
+    spent_usd: float
+    reserved_usd: float = Field(description="Held by jobs under way, by estimate")
+    resets_at: datetime
+
+
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 
@@ -267,6 +313,7 @@ class Problem(BaseModel):
     request_id: str
     field: str | None = None
     retry_after_s: int | None = None
+    budget: BudgetOut | None = Field(None, description="With `budget_exceeded`")
 
 
 def attempt_out(attempt: Attempt) -> AttemptOut:
