@@ -112,6 +112,22 @@ class Settings(BaseSettings):
     gpu_worker_slots: int = Field(
         1, ge=1, le=64, description="Predictions at Cog servers at once, all together"
     )
+    gpu_worker_queue: int = Field(
+        16, ge=1, le=1024, description="Predictions that wait at `gpu-worker`, in each group of engines"
+    )
+    gpu_worker_setup_s: float = Field(
+        600, gt=0, description="How long a group of engines may take to load its models"
+    )
+    gpu_worker_run_s: float = Field(
+        900, gt=0, description="How long one prediction may run at `gpu-worker` before it is ended"
+    )
+    gpu_worker_quiet_s: float = Field(
+        120, gt=0, description="Silence of a running engine after which it counts as hung, and is killed"
+    )
+    gpu_worker_idle_s: float = Field(300, gt=0, description="Time after which an unused group is unloaded")
+    webhook_auth_token: SecretStr | None = Field(
+        None, description="Bearer token of the callbacks that `gpu-worker` makes, as in Cog"
+    )
 
     db_pool_size: int = Field(10, ge=1, le=500, description="Connections kept open")
     db_max_overflow: int = Field(10, ge=0, le=500, description="Connections beyond the pool under load")
