@@ -125,6 +125,16 @@ class Settings(BaseSettings):
         120, gt=0, description="Silence of a running engine after which it counts as hung, and is killed"
     )
     gpu_worker_idle_s: float = Field(300, gt=0, description="Time after which an unused group is unloaded")
+    neural_models: dict[str, str] = Field(
+        default_factory=dict,
+        description='Neural models by kind for `gpu-worker`, as JSON: `{"speech": "FOLDER or hub name"}`',
+    )
+    neural_allow_noncommercial: bool = Field(
+        False, description="Load weights whose licence does not allow every commercial use"
+    )
+    hf_token: SecretStr | None = Field(
+        None, description="For gated models at the hub; told to their engine only"
+    )
     webhook_auth_token: SecretStr | None = Field(
         None, description="Bearer token of the callbacks that `gpu-worker` makes, as in Cog"
     )

@@ -21,6 +21,7 @@ from alembic.util.exc import CommandError as MigrationError
 from app.cli import show
 from app.cli.calls import CommandError, Exit, run
 from app.cli.connection import is_loopback, read_settings
+from app.engines.neural.catalog import BY_KIND
 from app.gpu.groups import groups_for
 from app.gpu.memory import FreeMemory
 from app.gpu.running import running_gpu_worker
@@ -138,7 +139,9 @@ async def _supervise(settings: Settings, kinds: list[str], host: str, port: int)
     stopped = stop_signals()
     groups = groups_for(settings, kinds)
     if not groups:
-        raise CommandError(f"--engines: no engine here makes {', '.join(kinds)}", Exit.USAGE)
+        raise CommandError(
+            f"--engines: no engine here makes {', '.join(kinds)}: see NEURAL_MODELS", Exit.USAGE
+        )
     with closing(Workspace(settings.var_dir)) as workspace:
         async with running_gpu_worker(
             settings,
@@ -186,13 +189,14 @@ def _named_stations(stations: str | None) -> list[Station]:
 
 def _named_kinds(engines: str | None) -> list[str]:
     """The kinds that were named, else all that this worker can make."""
+    known = list(dict.fromkeys([*KINDS, *BY_KIND]))
     if engines is None:
-        return list(KINDS)
+        return known
     named = [name.strip() for name in engines.split(",") if name.strip()]
-    unknown = sorted(set(named) - set(KINDS))
+    unknown = sorted(set(named) - set(known))
     if unknown or not named:
         told = ", ".join(unknown) or "none named"
-        raise CommandError(f"--engines: {told}; there are {', '.join(KINDS)}", Exit.USAGE)
+        raise CommandError(f"--engines: {told}; there are {', '.join(known)}", Exit.USAGE)
     return list(dict.fromkeys(named))
 
 

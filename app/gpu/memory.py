@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from pathlib import Path
+
+from app.engines.neural.placement import machine_bytes
 
 _MEASURE = (
     "import torch\n"
@@ -16,7 +17,6 @@ _MEASURE = (
     "print(max(free, default=0))"
 )
 _LIMIT_S = 60.0
-_MEMINFO = Path("/proc/meminfo")
 
 
 class FreeMemory:
@@ -54,13 +54,3 @@ class FreeMemory:
                 process.kill()
                 await process.wait()
         return int(said) if process.returncode == 0 and said.strip().isdigit() else 0
-
-
-def machine_bytes() -> int:
-    """What the machine can give without swapping; a terabyte where it does not tell."""
-    try:
-        lines = _MEMINFO.read_text().splitlines()
-    except OSError:
-        return 1 << 40
-    found = [line.split()[1] for line in lines if line.startswith("MemAvailable:")]
-    return int(found[0]) * 1024 if found else 1 << 40
