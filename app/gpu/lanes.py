@@ -110,11 +110,13 @@ class Lane:
         return position
 
     def cancel(self, ticket: Ticket) -> None:
-        """End a waiting ticket at once; ask the server to end a running one."""
+        """End at once what has not begun, its engine loading included; ask the server of a running one."""
         if ticket in self._waiting:
             self._waiting.remove(ticket)
             self.end(ticket, canceled_word(ticket.id))
             self._tell_positions()
+        elif ticket.phase == "waiting":
+            self.end(ticket, canceled_word(ticket.id))
         else:
             ticket.cancel_asked.set()
 
@@ -170,8 +172,7 @@ class Lane:
 
     async def _play(self, ticket: Ticket) -> _Turn:
         """One try. LOST once the server is there again, without the prediction."""
-        if ticket.cancel_asked.is_set():
-            self.end(ticket, canceled_word(ticket.id))
+        if ticket.last_word is not None:  # canceled while the engine was loaded
             return _Turn.ENDED
         ticket.phase = "running"
         self._bay.replaced.clear()

@@ -25,6 +25,8 @@ class Runner(BaseRunner):
     def setup(self):
         if pathlib.Path(__file__ + ".broken").exists():
             raise RuntimeError("no such weights")
+        while pathlib.Path(__file__ + ".slow").exists():
+            time.sleep(0.01)
 
     def run(
         self, mode: str = Input(default="succeed"), text: str = Input(default="hi"), kind: str = ""

@@ -173,6 +173,18 @@ async def test_a_cancel_ends_the_waiting_at_once_and_the_running_too(tmp_path: P
         assert await caller.cancel("nobody") == 404
 
 
+async def test_a_cancel_need_not_wait_for_the_engine_to_be_loaded(tmp_path: Path, told: Told) -> None:
+    async with gpu_worker(tmp_path) as worker, calling(worker, told[1]) as caller:
+        (tmp_path / "moody.py.slow").touch()
+        await caller.put("early")
+        await becomes(lambda: worker.garage.bays["moody"].state == "starting")
+        assert await caller.cancel("early") == 200
+        assert (await heard(told))["status"] == "canceled"
+        (tmp_path / "moody.py.slow").unlink()
+        await caller.put("next")
+        assert (await heard(told))["status"] == "succeeded"
+
+
 async def test_an_engine_that_is_deaf_to_a_cancel_is_killed(tmp_path: Path, told: Told) -> None:
     async with gpu_worker(tmp_path) as worker, calling(worker, told[1]) as caller:
         await caller.put("deaf", mode="deaf")

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from pathlib import Path
 
 import pytest
 
+from app.engines.neural.placement import machine_bytes
 from app.engines.predict import KINDS as EMBEDDED
 from app.errors import StartupError
 from app.gpu.groups import EMBEDDED_KINDS, NEURAL_PREDICTOR, Group, find_group, groups_for
+from app.gpu.memory import FreeMemory
 from app.settings import Settings, load_settings
 
 NEURAL = {"transcription": "Systran/faster-whisper-large-v3", "speech": "facebook/mms-tts-ben"}
@@ -55,3 +58,25 @@ def test_a_kind_finds_its_group() -> None:
     assert find_group([one], None) is one
     assert find_group([one], "opera") is None
     assert find_group([Group("any", (), "p")], "whatever") is not None
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_asked_again", "expected"),
+    [
+        ("echo 12345", True, 12345),
+        ("echo none", False, None),
+        ("echo \"ModuleNotFoundError: No module named 'torch'\" >&2; exit 1", False, None),
+        ("echo 'RuntimeError: CUDA driver error' >&2; exit 1", True, 0),
+    ],
+)
+async def test_free_memory_is_the_gpus_as_long_as_there_is_one(
+    tmp_path: Path, answer: str, is_asked_again: bool, expected: int | None
+) -> None:
+    python, calls = tmp_path / "python", tmp_path / "calls"
+    python.write_text(f"#!/bin/sh\necho asked >> {calls}\n{answer}\n")
+    python.chmod(0o755)
+    free_bytes = FreeMemory(python=str(python))
+    for _ in range(2):
+        found = await free_bytes()
+        assert found == expected if expected is not None else 0 < found <= machine_bytes() * 2
+    assert len(calls.read_text().split()) == (2 if is_asked_again else 1)

@@ -13,7 +13,7 @@ import pytest
 from app.engines.base import EngineError
 from app.engines.neural.catalog import BY_KIND, FAMILIES, OPEN, licence_of, read_models
 from app.engines.neural.loading import sentences_of
-from app.engines.neural.memory import Try, endure, is_out_of_memory, next_try
+from app.engines.neural.memory import Try, endure, is_out_of_memory, load_where_it_fits, next_try
 from app.engines.neural.models.whisper import SAMPLE_RATE, windows
 from app.engines.neural.placement import GIB, Device, Need, Placement, place
 
@@ -115,6 +115,19 @@ def test_fault_67_what_fits_nowhere_is_a_sentence_and_the_worker_lives() -> None
         endure(memory.work, on_gpu=True, first_chunk=30, least_chunk=5, to_processor=memory.move)
     memory.room = 30
     assert endure(memory.work, on_gpu=True, first_chunk=30, least_chunk=5, to_processor=memory.move) == 30
+
+
+def test_fault_67_a_gpu_that_fills_up_during_the_load_gives_way_to_the_processor() -> None:
+    asked: list[Placement] = []
+
+    def load(where: Placement) -> str:
+        asked.append(where)
+        if where.is_gpu:
+            raise RuntimeError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return "loaded"
+
+    assert load_where_it_fits(load, Placement("cuda:0", "float16")) == "loaded"
+    assert asked == [Placement("cuda:0", "float16"), Placement("cpu", "float32")]
 
 
 def test_another_error_is_not_tried_again() -> None:

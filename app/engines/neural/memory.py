@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from app.engines.base import EngineError
+from app.engines.neural.placement import Placement
 
 Result = TypeVar("Result")
 
@@ -75,6 +76,18 @@ def endure(
         if now is not None and failed.on_gpu and not now.on_gpu:
             to_processor()
     raise EngineError("out of memory: it fits neither the GPU nor the machine, however small the pieces")
+
+
+def load_where_it_fits(load: Callable[[Placement], Result], placement: Placement) -> Result:
+    """`load(placement)`; on the processor where somebody has taken the GPU's room since it was measured."""
+    try:
+        return load(placement)
+    except (MemoryError, RuntimeError) as error:
+        if not placement.is_gpu or not is_out_of_memory(error):
+            raise
+    print(f"out of memory on {placement.device}; loading on the processor", flush=True)
+    free_caches()
+    return load(Placement("cpu", "float32"))
 
 
 def is_out_of_memory(error: BaseException) -> bool:

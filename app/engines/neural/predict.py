@@ -20,6 +20,7 @@ import cog
 
 from app.engines.base import EngineError, Findings, Progress, Rendering
 from app.engines.neural.catalog import Named, read_models
+from app.engines.neural.memory import load_where_it_fits
 from app.engines.neural.placement import Placement, place_here
 from app.engines.predict import MAX_SEED, ProgressLines, check_inputs, open_scratch, write_flac
 
@@ -159,7 +160,7 @@ def load_model(named: Named) -> Any:
             f"loading {named.name} ({named.licence}) on {placement.device} as {placement.precision}",
             flush=True,
         )
-        return module.load(named, placement)
+        return load_where_it_fits(lambda where: module.load(named, where), placement)
 
 
 def checked(kind: str, given: dict[str, Any]) -> dict[str, Any]:
