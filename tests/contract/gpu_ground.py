@@ -71,6 +71,7 @@ async def gpu_worker(
     groups: Sequence[Group] | None = None,
     *,
     free_bytes: Callable[[], Awaitable[int]] = plenty,
+    port: int = 0,
     **settings: Any,
 ) -> AsyncIterator[GpuWorker]:
     """One group of the moody predictor, unless groups are given."""
@@ -81,6 +82,7 @@ async def gpu_worker(
         tmp=folder / "engines",
         free_bytes=free_bytes,
         log=structlog.get_logger(),
+        port=port,
     ) as worker:
         yield worker
 
