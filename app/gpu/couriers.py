@@ -2,9 +2,9 @@
 
 Promises, for each prediction: news in the order in which it came, of which only the newest interim one is
 kept while an earlier one is on its way; the last word sent again after network errors, timeouts, 429 and
-5xx, with the same body and growing pauses, for about seven minutes; another 4xx ends it. Redirects are not
-followed: a POST that became a GET would lose the result. What waits to be sent is counted, so that the front
-can stop taking work that nobody hears of.
+5xx, with the same body and growing pauses, for about seven minutes. A result that is too large for the
+caller is told as a failure; another 4xx ends it. Redirects are not followed: a POST that became a GET would
+lose the result. What is still to be sent is counted, so that the front can stop taking work in vain.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ from dataclasses import dataclass
 import httpx
 from structlog.typing import FilteringBoundLogger
 
+from app.gpu.tickets import failed_word
+
 MOST_TRIES = 13
 FIRST_PAUSE_S = 0.2
 LONGEST_PAUSE_S = 102.4
 POST_LIMIT_S = 30.0
 INTERIM_LIMIT_S = 5.0
 REPEATED = frozenset({408, 425, 429})
+TOO_LARGE = 413
+SMALL_BYTES = 100_000
 
 
 @dataclass(slots=True)
@@ -114,6 +118,10 @@ class Couriers:
             status = await self._post(url, word, POST_LIMIT_S)
             if 200 <= status < 300:
                 return
+            if status == TOO_LARGE and len(word) > SMALL_BYTES:
+                size = f"{len(word) / 1_000_000:.0f} MB"
+                word = failed_word(prediction_id, f"the output of {size} is more than the caller takes")
+                continue
             if status and status < 500 and status not in REPEATED:
                 break
             await asyncio.sleep(pause_s)

@@ -33,6 +33,7 @@ from app.gpu.tickets import (
     AT_CAPACITY,
     EVENTS,
     Ticket,
+    failed_word,
     refused_word,
     running_word,
     waiting_word,
@@ -225,8 +226,9 @@ class Front:
             return Response(status_code=404)
         body = await _read(request, MOST_HOOK_BYTES)
         ticket = self._live.get(request.path_params["id"])
-        if body is not None and ticket is not None and ticket.phase == "running":
-            self._put_down(ticket, body)
+        if ticket is not None and ticket.phase == "running":
+            too_large = f"the output is larger than the {MOST_HOOK_BYTES} bytes of one callback"
+            self._put_down(ticket, failed_word(ticket.id, too_large) if body is None else body)
         return Response()
 
     def _put_down(self, ticket: Ticket, body: bytes) -> None:

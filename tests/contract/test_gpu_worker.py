@@ -360,6 +360,16 @@ async def test_the_bearer_goes_with_every_callback(tmp_path: Path, told: Told) -
                 break
 
 
+async def test_a_caller_that_refuses_the_size_of_a_result_hears_why(tmp_path: Path, told: Told) -> None:
+    async with gpu_worker(tmp_path) as worker, calling(worker, told[1]) as caller:
+        told[0].refusals.append(413)
+        await caller.put("large", mode="succeed", text="x" * 200_000)
+        assert (await heard(told))["status"] == "succeeded"  # which it did not take
+        word = await heard(told)
+        assert (word["id"], word["status"]) == ("large", "failed")
+        assert "more than the caller takes" in word["error"]
+
+
 async def started(folder: Path, *arguments: str) -> tuple[asyncio.subprocess.Process, str]:
     environment = os.environ | {"VAR_DIR": str(folder / "var"), "SHUTDOWN_S": "0.2"}
     process = await asyncio.create_subprocess_exec(

@@ -37,8 +37,8 @@ MODULES = {
     "stem_separation": "stems",
 }
 _RENDERING_SHARE = 0.95
-_LONGEST_TEXT = 20_000
-_MOST_SEGMENTS = 2_000
+_LONGEST_TEXT = 100_000
+_MOST_SEGMENTS = 10_000
 
 
 class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by mypy
@@ -67,13 +67,15 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
         segments: list | None = None,  # type: ignore[type-arg]  # Cog takes no other spelling
         source: str | None = None,
         target: str | None = None,
+        allow_poorer: bool | None = None,
+        all_stems: bool | None = None,
     ) -> Any:
         """Make what `kind` ends with. Raises EngineError for inputs that do not fit, naming the input."""
         self._scratch.clear()
         given = {
             "prompt": prompt, "duration_s": duration_s, "seed": seed, "loop": loop, "text": text,
             "language": language, "voice": voice, "speed": speed, "audio": audio, "segments": segments,
-            "source": source, "target": target,
+            "source": source, "target": target, "allow_poorer": allow_poorer, "all_stems": all_stems,
         }  # fmt: skip
         if kind not in self._models:
             raise EngineError(f"kind: {kind!r} is not one of {', '.join(self._models)}")
@@ -92,9 +94,7 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
                 heard: Findings = model.transcribe(**inputs, progress=progress)
                 return heard
             case "translation":
-                languages = {"source": inputs["source"], "target": inputs["target"]}
-                done = model.translate(inputs["texts"], **languages, progress=progress)
-                told: Findings = model.findings(inputs["texts"], done, **languages)
+                told: Findings = model.translate(**inputs, progress=progress)
                 return told
             case "stem_separation":
                 return self._separated(model, inputs, progress)
@@ -170,12 +170,13 @@ def checked(kind: str, given: dict[str, Any]) -> dict[str, Any]:
             _only(kind, given, "audio", "language")
             return {"audio": _file(given), "language": _word(given, "language", needed=False)}
         case "stem_separation":
-            _only(kind, given, "audio", "seed")
-            return {"audio": _file(given), "seed": _seed(given)}
+            _only(kind, given, "audio", "all_stems", "seed")
+            return {"audio": _file(given), "all_stems": _flag(given, "all_stems"), "seed": _seed(given)}
         case "translation":
-            _only(kind, given, "text", "segments", "source", "target")
-            texts = _texts(given)
-            return {"texts": texts, "source": _word(given, "source"), "target": _word(given, "target")}
+            # `allow_poorer` is for engines that have a poorer one.
+            _only(kind, given, "text", "segments", "source", "target", "allow_poorer")
+            languages = {name: _word(given, name) for name in ("source", "target")}
+            return {"text": given.get("text"), "segments": _segments(given), **languages}
         case _:
             return check_inputs(kind, given)
 
@@ -210,7 +211,7 @@ def _word(given: dict[str, Any], name: str, *, needed: bool = True) -> str | Non
     value = given.get(name)
     if value is None and not needed:
         return None
-    if not isinstance(value, str) or not 2 <= len(value) <= 20:
+    if not isinstance(value, str) or not 2 <= len(value) <= 50:
         raise EngineError(f"{name}: a language code is needed")
     return value
 
@@ -222,17 +223,24 @@ def _seed(given: dict[str, Any]) -> int:
     return seed
 
 
-def _texts(given: dict[str, Any]) -> list[str]:
-    """`text`, or the texts of `segments`, which are texts or objects with one."""
+def _flag(given: dict[str, Any], name: str) -> bool:
+    value = given.get(name, False)
+    if not isinstance(value, bool):
+        raise EngineError(f"{name}: {value!r} is neither true nor false")
+    return value
+
+
+def _segments(given: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """The segments; None where a text was given instead."""
     if ("text" in given) == ("segments" in given):
-        raise EngineError("text: either text or segments is needed")
-    pieces = given.get("segments", [given.get("text")])
-    texts = [piece.get("text") if isinstance(piece, dict) else piece for piece in pieces]
+        raise EngineError("text: either a text or segments is needed, not both")
+    pieces = given.get("segments", [{"text": given.get("text")}])
+    texts = [piece.get("text") if isinstance(piece, dict) else None for piece in pieces]
     known = [text for text in texts if isinstance(text, str)]
     if len(known) < len(texts):
-        raise EngineError("segments: each must be a text, or an object with one")
+        raise EngineError("segments: a list of objects with a text each is needed")
     if len(known) > _MOST_SEGMENTS or sum(map(len, known)) > _LONGEST_TEXT:
         raise EngineError(f"text: at most {_LONGEST_TEXT} characters in {_MOST_SEGMENTS} segments are taken")
     if not any(text.strip() for text in known):
         raise EngineError("text: there is nothing in it")
-    return known
+    return given.get("segments")

@@ -36,8 +36,13 @@ class Demucs:
         self.sample_rate = int(model.samplerate)
         self._segment_s = _segment_of(model)
 
-    def separate(self, audio: Path, *, seed: int, progress: Progress) -> dict[str, NDArray[np.float32]]:
-        """Samples of shape (frames, channels) by stem, and `instrumental`. Raises EngineError."""
+    def separate(
+        self, audio: Path, *, all_stems: bool, seed: int, progress: Progress
+    ) -> dict[str, NDArray[np.float32]]:
+        """Samples of shape (frames, channels): `vocals` and `instrumental`, or every stem and the latter.
+
+        Raises EngineError.
+        """
         import torch
 
         mix = torch.from_numpy(
@@ -58,6 +63,8 @@ class Demucs:
         stems = dict(zip(self._model.sources, found, strict=True))
         if VOICE in stems:
             stems["instrumental"] = sum(stem for name, stem in stems.items() if name != VOICE)
+        if not all_stems and VOICE in stems:
+            stems = {name: stems[name] for name in (VOICE, "instrumental")}
         # All by the same factor, or they would not add up to the song any more.
         loudest = max(1.0, *(float(stem.abs().max()) for stem in stems.values()))
         return {name: to_samples(stem / loudest) for name, stem in stems.items()}

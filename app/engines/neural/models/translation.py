@@ -38,10 +38,37 @@ class Translator:
         self._name = name
         self._placement = placement
 
-    def translate(self, texts: list[str], *, source: str, target: str, progress: Progress) -> list[str]:
-        """One translation for each text, in order. Raises EngineError for a language it does not know."""
+    def translate(
+        self,
+        *,
+        text: str | None,
+        segments: list[dict[str, Any]] | None,
+        source: str,
+        target: str,
+        progress: Progress,
+    ) -> Findings:
+        """`{source, target, text, segments?, engine}` as JSON; lines stay lines, segments keep their times.
+
+        Raises EngineError for a language that the model does not know.
+        """
+        pieces = text.splitlines() if text is not None else [each["text"] for each in segments or ()]
+        done = self._pieces(pieces, source, target, progress)
+        told: dict[str, Any] = {"source": source, "target": target, "text": "\n".join(done)}
+        if segments is not None:
+            pairs = zip(segments, done, strict=True)
+            told["segments"] = [{**segment, "text": translated} for segment, translated in pairs]
+        return Findings(
+            outputs={"text": json.dumps({**told, "engine": self._name}, ensure_ascii=False)},
+            engine=self._name,
+            recipe=f"{source}-{target}",
+            duration_s=0.0,
+            details={"device": self._placement.device, "precision": self._placement.precision},
+        )
+
+    def _pieces(self, pieces: list[str], source: str, target: str, progress: Progress) -> list[str]:
+        """Each translated, in order: by sentences, as many at once as memory allows."""
         opening = self._opening(source, target)
-        sentences = [sentences_of(text, longest=LONGEST_SENTENCE) for text in texts]
+        sentences = [sentences_of(piece, longest=LONGEST_SENTENCE) for piece in pieces]
         flat = [sentence for group in sentences for sentence in group]
 
         def work(batch: float) -> list[str]:
@@ -57,18 +84,6 @@ class Translator:
             )
         )
         return [" ".join(next(done) for _ in group) for group in sentences]
-
-    def findings(self, texts: list[str], done: list[str], *, source: str, target: str) -> Findings:
-        """The translation as JSON: `{source, target, segments: [{source_text, text}]}`."""
-        pairs = [{"source_text": text, "text": made} for text, made in zip(texts, done, strict=True)]
-        told = {"source": source, "target": target, "text": "\n".join(done), "segments": pairs}
-        return Findings(
-            outputs={"text": json.dumps(told, ensure_ascii=False)},
-            engine=self._name,
-            recipe=f"{source}-{target}",
-            duration_s=0.0,
-            details={"device": self._placement.device, "precision": self._placement.precision},
-        )
 
     def _translate(
         self, sentences: list[str], opening: tuple[str, dict[str, Any]], batch: int, progress: Progress
