@@ -10,17 +10,44 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.costs.budgets import read_budgets
+from app.costs.prices import list_prices
 from app.errors import StartupError
 
 Csv = Annotated[tuple[str, ...], NoDecode]
 """Read as a comma- or space-separated list."""
+Figures = dict[str, str | float]
+"""Figures by name, as JSON; as text they are exact."""
+
+
+class RouteStop(BaseModel):
+    """One provider on a kind's route."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    provider: str
+    weight: int | None = Field(None, ge=0, le=1_000_000)
+    most_waiting: int | None = Field(None, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"provider": value} if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -54,6 +81,28 @@ class Settings(BaseSettings):
     )
     cog_urls: Csv = Field(
         (), description="`kind=url,…`, or one url for all kinds; empty: the embedded worker"
+    )
+    routing: dict[str, tuple[RouteStop, ...]] = Field(
+        default_factory=dict,
+        description='Providers by kind, as JSON: `{"speech": ["replicate", {"provider": "cog", "weight": 30, '
+        '"most_waiting": 20}], "*": […]}`; empty: the hosted provider, then Cog',
+    )
+    fall_back_after_s: float = Field(
+        60,
+        ge=0,
+        description="How long a job waits for a provider that is away before the next on its route has it",
+    )
+    circuit_s: float = Field(
+        5,
+        gt=0,
+        le=60,
+        description="How long a provider that did not answer thrice in a row is left alone; then twice as "
+        "long, up to twelve times. Without credit or access it is twelve times as long",
+    )
+    starting_limit_s: float = Field(
+        180,
+        gt=0,
+        description="How long a prediction may be `starting` before the next provider is asked instead",
     )
     webhook_tolerance_s: int = Field(
         300, ge=1, le=3600, description="How far a signed timestamp may be from our clock, both ways"
@@ -137,6 +186,17 @@ class Settings(BaseSettings):
     )
     webhook_auth_token: SecretStr | None = Field(
         None, description="Bearer token of the callbacks that `gpu-worker` makes, as in Cog"
+    )
+
+    prices: dict[str, dict[str, Figures]] = Field(
+        default_factory=dict,
+        description='Prices in dollars over the built-in ones, as JSON: `{"replicate": {"owner/name": '
+        '{"second": "l40s"}}, "cog": {"*": {"hour": "0.50"}}}`; see the guide to costs',
+    )
+    budgets: dict[str, Figures] = Field(
+        default_factory=dict,
+        description='What may be spent, in dollars, as JSON: `{"default": {"day": "10", "month": "100"}}`; '
+        "beyond it new jobs are refused; empty: no limit",
     )
 
     db_pool_size: int = Field(10, ge=1, le=500, description="Connections kept open")
@@ -223,6 +283,18 @@ class Settings(BaseSettings):
             url = item.partition("=")[2] or item
             if not url.startswith(("http://", "https://")):
                 raise ValueError("each must be url or kind=url, with http:// or https://")
+        return value
+
+    @field_validator("prices")
+    @classmethod
+    def _known_prices(cls, value: dict[str, dict[str, Figures]]) -> dict[str, dict[str, Figures]]:
+        list_prices(value)
+        return value
+
+    @field_validator("budgets")
+    @classmethod
+    def _known_budgets(cls, value: dict[str, Figures]) -> dict[str, Figures]:
+        read_budgets(value)
         return value
 
     @property

@@ -41,15 +41,16 @@ class Asked:
 class Intake:
     """Stores new jobs. One a runtime."""
 
-    def __init__(self, *, line: Line) -> None:
+    def __init__(self, *, line: Line, providers: Sequence[str] = ()) -> None:
         self._line = line
-        self._admission = Admission(line=line)
+        self._admission = Admission(line=line, providers=providers)
         self._group = GroupCommit(self._store, most_queued=MOST_WAITING, most_together=MOST_TOGETHER)
 
     async def accept(self, asked: Asked) -> str:
         """The id of the job that this makes, or has made before; returns after the commit.
 
-        Raises Overloaded, DatabaseUnavailable, and InvalidInput for a key that made another request's job.
+        Raises Overloaded, BudgetExceeded, DatabaseUnavailable, and InvalidInput for a key that made another
+        request's job.
         """
         try:
             outcome = await self._group.submit(asked)
@@ -71,7 +72,8 @@ class Intake:
     async def _store_in(
         self, tx: Transaction, *, group: Sequence[Asked], admitted: set[str]
     ) -> list[str | AppError]:
-        await self._admission.look(tx, group[0].job.created_at)
+        tenants = {asked.job.tenant for asked in group}
+        await self._admission.look(tx, group[0].job.created_at, tenants)
         outcomes: list[str | AppError] = []
         there = {job.id for job in await find_jobs(tx, list(admitted))} if admitted else set()
         fresh: list[Job] = []
