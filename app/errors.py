@@ -5,7 +5,8 @@
     │     InvalidInput · Unauthenticated · Forbidden · NotFound · Gone · ChecksumMismatch · Conflict
     │     TooLarge · BudgetExceeded
     ├── TransientError             the same call may work later
-    │     ProviderUnavailable · ProviderBusy · StorageUnavailable · Overloaded · Stopping
+    │     ProviderUnavailable · ProviderThrottled · ProviderBusy · StorageUnavailable · Overloaded
+    │     Stopping
     └── PermanentError             it never will
           ProviderRejected · ProviderBadResponse · PredictionUnknown · AudioRejected
           OutputRejected · OutputExpired · EngineUnavailable · StartupError
@@ -130,6 +131,12 @@ class ProviderUnavailable(TransientError):
     def __init__(self, message: str, *, retry_after_s: float | None = None, ambiguous: bool = False) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.ambiguous = ambiguous
+
+
+class ProviderThrottled(ProviderUnavailable):
+    """The provider answered 429: it is well, and we ask more often than it allows."""
+
+    code = "provider_throttled"
 
 
 class ProviderBusy(TransientError):

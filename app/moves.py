@@ -16,10 +16,10 @@ from app.backoff import jittered
 from app.costs.bills import Bill, amend_bill, make_bill
 from app.costs.prices import list_prices, to_usd
 from app.crash_points import CrashPoint
-from app.errors import AppError
 from app.lifecycle import Advance, Decision, Fail, Finish, Ignore, News, TryAgain, next_check
 from app.line import Line
 from app.provider.base import Prediction, Provider
+from app.routing.recovery import Action, Remedy, Trouble
 from app.work import Station
 from db import attempts as attempt_rows
 from db import jobs as job_rows
@@ -60,9 +60,9 @@ class Moves:
         if isinstance(decision, Finish):
             known["result_delivery_id"] = delivery_id
         elif isinstance(decision, (TryAgain, Fail)):
-            known["error"] = decision.reason if isinstance(decision, TryAgain) else decision.message
+            known |= _known_of_end(decision)
         elif isinstance(decision, Advance) and isinstance(news, Prediction) and self._can_poll(attempt):
-            known["check_at"] = self._next_check(job, attempt, now)
+            known["check_at"] = self._next_check(job, attempt, decision.attempt_status, now)
         moved = status is None or await attempt_rows.move_attempt(tx, attempt.id, status, now=now, **known)
         if isinstance(decision, Advance):
             if not moved and "check_at" in known:
@@ -111,13 +111,14 @@ class Moves:
     def _can_poll(self, attempt: Attempt) -> bool:
         return self._providers[attempt.provider].can_poll
 
-    def _next_check(self, job: Job, attempt: Attempt, now: datetime) -> datetime:
+    def _next_check(self, job: Job, attempt: Attempt, status: AttemptStatus, now: datetime) -> datetime:
         settings = self._line.settings
         return next_check(
             attempt.created_at,
             now,
             silence_s=settings.silence_s,
-            limit_s=settings.attempt_limit_s(job.kind),
+            limit_at=attempt.limit_at or job.deadline_at,
+            start_by=attempt.start_by if status is AttemptStatus.STARTING else None,
         )
 
     async def _advance(self, tx: Transaction, job: Job, attempt: Attempt, news: News, now: datetime) -> bool:
@@ -169,21 +170,28 @@ class Moves:
             counter = self._line.metrics.spend.labels(attempt.provider, job.kind)
             tx.after_commit(lambda: counter.inc(to_usd(more)))
 
-    async def refuse_attempt(self, attempt_id: str, error: AppError) -> None:
+    async def end_refused(self, attempt_id: str, trouble: Trouble, remedy: Remedy, message: str) -> None:
         """End an attempt that the provider refused to begin: another provider's turn, or the job's end."""
         now = self._line.clock.now()
+        if remedy.action is Action.ABORT:
+            decision: Decision = Fail(AttemptStatus.FAILED, remedy.code, message, trouble)
+        else:
+            decision = TryAgain(AttemptStatus.FAILED, message, remedy.wait_s, trouble, remedy.action)
         async with self._line.database.transaction() as tx:
             pair = await attempt_rows.lock_attempt(tx, attempt_id)
             if pair is None:
                 return
             job, attempt = pair
-            others = [name for name in self._providers if name != attempt.provider]
-            if job.provider == "auto" and others and attempt.number < self._line.settings.max_attempts:
-                decision: Decision = TryAgain(AttemptStatus.FAILED, error.message, 0.0)
-            else:
-                decision = Fail(AttemptStatus.FAILED, error.code, error.message)
             await self.carry_out(tx, decision, job, attempt, Prediction(None, "failed"), now)
         self._line.reach(CrashPoint.ATTEMPT_REFUSED)
+
+
+def _known_of_end(decision: TryAgain | Fail) -> dict[str, Any]:
+    """What an end that was no success leaves on the attempt."""
+    if isinstance(decision, Fail):
+        trouble = decision.trouble
+        return {"error": decision.message, "trouble": trouble, "action": Action.ABORT if trouble else None}
+    return {"error": decision.reason, "trouble": decision.trouble, "action": decision.action}
 
 
 def _told(news: News) -> Prediction | None:

@@ -10,9 +10,17 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
@@ -25,6 +33,21 @@ Csv = Annotated[tuple[str, ...], NoDecode]
 """Read as a comma- or space-separated list."""
 Figures = dict[str, str | float]
 """Figures by name, as JSON; as text they are exact."""
+
+
+class RouteStop(BaseModel):
+    """One provider on a kind's route."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    provider: str
+    weight: int | None = Field(None, ge=0, le=1_000_000)
+    most_waiting: int | None = Field(None, ge=0)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"provider": value} if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -58,6 +81,28 @@ class Settings(BaseSettings):
     )
     cog_urls: Csv = Field(
         (), description="`kind=url,…`, or one url for all kinds; empty: the embedded worker"
+    )
+    routing: dict[str, tuple[RouteStop, ...]] = Field(
+        default_factory=dict,
+        description='Providers by kind, as JSON: `{"speech": ["replicate", {"provider": "cog", "weight": 30, '
+        '"most_waiting": 20}], "*": […]}`; empty: the hosted provider, then Cog',
+    )
+    fall_back_after_s: float = Field(
+        60,
+        ge=0,
+        description="How long a job waits for a provider that is away before the next on its route has it",
+    )
+    circuit_s: float = Field(
+        5,
+        gt=0,
+        le=60,
+        description="How long a provider that did not answer thrice in a row is left alone; then twice as "
+        "long, up to twelve times. Without credit or access it is twelve times as long",
+    )
+    starting_limit_s: float = Field(
+        180,
+        gt=0,
+        description="How long a prediction may be `starting` before the next provider is asked instead",
     )
     webhook_tolerance_s: int = Field(
         300, ge=1, le=3600, description="How far a signed timestamp may be from our clock, both ways"

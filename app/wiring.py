@@ -35,6 +35,7 @@ from app.provider.cog import Cog
 from app.provider.replicate import Replicate
 from app.recovery import Recovery
 from app.replay import Replay
+from app.routing.router import Router
 from app.settings import Settings
 from app.storage import BucketLimits, Storage
 from app.tokens import Callbacks, Links
@@ -112,6 +113,9 @@ async def open_runtime(
         await check_schema(database)
         line_clock = LineClock(clock)
         await line_clock.measure(database)
+        if routes is None:
+            owner = process_id if embedded_worker else None
+            routes = await make_routes(settings, embedded_by=owner, workers_elsewhere=workers_elsewhere)
         line = Line(
             settings=settings,
             database=database,
@@ -119,12 +123,10 @@ async def open_runtime(
             notifier=notifier or await _make_notifier(settings, stack),
             metrics=Metrics(),
             clock=line_clock,
+            router=Router(settings, list(routes)),
             process_id=process_id,
             reach=reach,
         )
-        if routes is None:
-            owner = process_id if embedded_worker else None
-            routes = await make_routes(settings, embedded_by=owner, workers_elsewhere=workers_elsewhere)
         for route in routes.values():
             stack.push_async_callback(route.provider.aclose)
         bench = _make_bench(settings, outbound, stack)
@@ -177,7 +179,7 @@ def _join(
         bench=bench,
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
-        jobs=Jobs(line=line, providers=list(providers), disks=disks),
+        jobs=Jobs(line=line, providers={name: route.slots for name, route in routes.items()}, disks=disks),
         inbox=inbox,
         dispatcher=dispatcher,
         finisher=finisher,
@@ -207,6 +209,7 @@ def _make_figures(line: Line, providers: Mapping[str, Provider], bench: Bench, d
             providers=providers,
             engine=line.engine,
             notifier=line.notifier,
+            router=line.router,
         ),
         disks=disks,
         kinds=list(KINDS),

@@ -112,13 +112,6 @@ async def withdraw_attempt(tx: Transaction, attempt_id: str) -> bool:
     return withdrawn.rowcount == 1
 
 
-async def count_attempts(tx: Transaction, job_id: str, *, error: str) -> int:
-    """How many attempts at this job ended with exactly this error."""
-    statement = select(func.count()).select_from(Attempt)
-    found = await tx.execute(statement.where(col(Attempt.job_id) == job_id, col(Attempt.error) == error))
-    return int(found.scalar_one())
-
-
 async def count_live_attempts(tx: Transaction, provider: str, *, owner: str | None = None) -> int:
     """Predictions of ours that the provider, or this owner's worker, is believed to be working on."""
     statement = (

@@ -174,6 +174,16 @@ class Attempt(Table, table=True):
     metrics: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     result_delivery_id: str | None = Field(default=None, max_length=64)
     """The delivery that carries the output; the finisher reads it from there."""
+    start_by: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When it must have begun: from then on another provider is asked. None: it may wait to its limit."""
+    limit_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When it must have ended, and still leave the job time for another provider where it has one."""
+    differently: bool | None = None
+    """Whether it was asked for with the other parameters that its kind names."""
+    trouble: str | None = Field(default=None, max_length=32)
+    """What ended it, in the words of `app.routing.recovery`."""
+    action: str | None = Field(default=None, max_length=32)
+    """What was done about that."""
     billed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """When it ended and its cost was booked; None: not yet, or by a release that kept no books."""
     tenant: str | None = Field(default=None, max_length=64)
@@ -188,6 +198,20 @@ class Attempt(Table, table=True):
     cost_micros: int | None = Field(default=None, sa_type=BigInteger)
     """Micro-dollars; None where no price is known."""
     cost_basis: str | None = Field(default=None, max_length=16)
+
+
+class Circuit(Table, table=True):
+    """What is held against a provider, by all processes together. No row: nothing ever was."""
+
+    __tablename__ = "circuits"
+
+    provider: str = Field(primary_key=True, max_length=32)
+    failures: int = Field(default=0)
+    opened: int = Field(default=0)
+    trouble: str | None = Field(default=None, max_length=32)
+    reason: str | None = Field(default=None, max_length=500)
+    open_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    probe_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class PastCost(Table, table=True):

@@ -144,11 +144,11 @@ async def _watch(settings: Settings, job_id: str, timeout_s: float) -> Json:
 
 def _job_tables(job: Json, events: Sequence[Json]) -> list[Table]:
     attempts = show.table(
-        "attempt", "provider", "status", "engine", "age", "prediction", flexible=("prediction",)
+        "attempt", "provider", "status", "then", "engine", "age", "prediction", flexible=("prediction",)
     )
     for each in job["attempts"]:
         attempts.add_row(
-            str(each["number"]), each["provider"], each["status"],
+            str(each["number"]), each["provider"], each["status"], _then(each),
             show.plain(each["engine"] or each["model"]), show.age(each["created_at"]),
             show.cut(each["error"] or each["prediction_id"]),
         )  # fmt: skip
@@ -165,6 +165,12 @@ def _job_tables(job: Json, events: Sequence[Json]) -> list[Table]:
         facts = ", ".join(_fact(*each) for each in event["data"].items() if each[0] != "status")
         story.add_row(str(event["seq"]), event["type"], show.seconds(after_s), show.cut(facts))
     return [made for made in (attempts, outputs, story) if made.row_count]
+
+
+def _then(attempt: Json) -> str:
+    """What went wrong with it, and what was done: `lost, fall back`."""
+    words = [attempt["trouble"], attempt["action"]]
+    return ", ".join(word.replace("_", " ") for word in words if word)
 
 
 def _fact(name: str, value: Any) -> str:

@@ -46,6 +46,9 @@ def request(
         Path | None, typer.Option("-o", "--output", help="Download the audio to this file.")
     ] = None,
     provider: Annotated[str, typer.Option(help="auto, or the provider to keep to.")] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say where it would run, why and how soon; ask for nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask for audio. Prints the job's id; with --wait where the sound is."""
@@ -55,6 +58,9 @@ def request(
         raise CommandError("-o: needs --wait: there is nothing to download before the end", Exit.USAGE)
     waits = wait or output is not None
     body = {"kind": kind, "input": _input(kind, prompt, settings or []), "provider": provider}
+    if dry_run:
+        run(_forecast(read_settings(), body, as_json=as_json))
+        return
     run(_request(read_settings(), body, timeout_s if waits else None, output, as_json=as_json))
 
 
@@ -79,6 +85,32 @@ def refuse_unsuccessful(job: Json) -> None:
         error = job["error"] or {"code": job["state"], "message": "it was canceled"}
         message = f"job {job['id']} {job['state']}: {error['message']} ({error['code']})"
         raise CommandError(message, Exit.JOB_FAILED)
+
+
+async def _forecast(settings: Settings, body: Json, *, as_json: bool) -> None:
+    async with service_client(settings, stations=False) as client:
+        found = await call(client, "POST", "/v1/jobs", json={**body, "dry_run": True})
+    if as_json:
+        show.print_json(found)
+        return
+    wait = "not known" if found["wait_s"] is None else show.seconds(found["wait_s"])
+    facts = {
+        "provider": found["provider"] or "none",
+        "model": found["model"],
+        "why": found["why"],
+        "wait": f"{wait}, {found['wait_basis']}",
+    }
+    route = show.table("route", "model", "open", "at work", "waiting", "usually")
+    for stage in found["route"]:
+        slots = "" if stage["slots"] is None else f" of {stage['slots']}"
+        route.add_row(
+            stage["provider"], show.cut(stage["model"]),
+            "yes" if stage["is_open"] else show.cut(stage["reason"]),
+            f"{stage['live']}{slots}", str(stage["waiting"]),
+            "" if stage["usual_s"] is None else show.seconds(stage["usual_s"]),
+        )  # fmt: skip
+    for made in (show.grid(facts), route):
+        show.out().print(made)
 
 
 async def _request(

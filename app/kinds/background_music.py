@@ -35,4 +35,6 @@ BACKGROUND_MUSIC = Kind(
     outputs=("audio",),
     # The length is exact, and a composed rest at the end belongs to the piece.
     trims_silence=lambda _: False,
+    # Fewer steps are a smaller job: what ran out of memory or time may pass.
+    other_ways={"replicate": {"steps": 4}},
 )

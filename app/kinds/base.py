@@ -6,7 +6,7 @@ Owns the `Kind` type. Leaves to each kind's own module what a caller may ask and
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -43,6 +43,17 @@ class Kind:
     """The names of the files it ends with."""
     trims_silence: Callable[[Any], bool]
     """Whether both ends of the finished clip are trimmed, for this input."""
+    other_ways: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By provider: the model inputs that differ when a failed prediction is asked for once more."""
+
+    def has_other_way(self, provider: str) -> bool:
+        """Whether a failed prediction may be asked for there with other parameters."""
+        return provider in self.other_ways
+
+    def ask(self, provider: str, wanted: Any, *, differently: bool = False) -> dict[str, Any]:
+        """The input as that provider's model takes it."""
+        asked = self.hosted.ask(wanted) if provider == "replicate" else self.ask_worker(wanted)
+        return {**asked, **self.other_ways.get(provider, {})} if differently else asked
 
     def find_outputs(self, output: object) -> dict[str, str]:
         """Where each named output lies: a URL or a data URI.

@@ -151,6 +151,9 @@ class Metrics:
         self.dependency_age = self._gauge(
             "reprise_dependency_last_success_seconds", "Time since it last answered well", "dependency"
         )
+        self.circuit = self._gauge(
+            "reprise_circuit_open", "0 closed, 1 open, 0.5 while one job tries the provider again", "provider"
+        )
         self.disk_free = self._gauge("reprise_disk_free_bytes", "Room left on its disk", "place")
         self.clock_skew = self._gauge(
             "reprise_clock_skew_seconds", "How far this machine's clock is ahead", "against"

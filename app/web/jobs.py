@@ -13,7 +13,17 @@ from app.errors import InvalidInput, RequestError
 from app.jobs import JobRequest
 from app.notify import job_topic
 from app.web.parts import Moment, Part, Responses, pack_cursor, unpack_cursor
-from app.web.schemas import EventOut, EventPage, JobOut, JobPage, KindName, NewJob, Problem, StateName
+from app.web.schemas import (
+    EventOut,
+    EventPage,
+    ForecastOut,
+    JobOut,
+    JobPage,
+    KindName,
+    NewJob,
+    Problem,
+    StateName,
+)
 from app.wiring import Runtime
 from db.jobs import JobFilter
 from db.states import JobState
@@ -44,6 +54,7 @@ BUSY: Responses = {503: {"model": Problem, "description": "Nothing was stored; s
     "",
     status_code=202,
     responses={
+        200: {"model": ForecastOut, "description": "A dry run: nothing was stored"},
         201: {"model": JobOut, "description": "Ended within the wait"},
         400: {"model": Problem, "description": "Not JSON, or a header is wrong"},
         **BROKE,
@@ -57,13 +68,16 @@ async def submit_job(
     response: Response,
     idempotency_key: Annotated[str | None, Header(description="The same key makes one job")] = None,
     prefer: Annotated[str | None, Header(description="`wait=N`, 1-60 s: answer when it has ended")] = None,
-) -> JobOut:
+) -> JobOut | ForecastOut:
     """Ask for audio. Answered at once with 202, or with 201 once it has ended within `Prefer: wait=N`."""
     keys = request.headers.getlist("idempotency-key")
     if len(keys) > 1 or (idempotency_key is not None and not _KEY.fullmatch(idempotency_key)):
         raise _BadHeader("Idempotency-Key: one value of 1-255 visible ASCII characters")
     wait_s = _wait_of(prefer)
     asked = JobRequest(new.kind, new.input, new.metadata, new.provider, new.deadline_s, new.priority)
+    if new.dry_run:
+        response.status_code = 200
+        return ForecastOut.of(new.kind, await runtime.jobs.forecast(asked))
     view = await runtime.jobs.submit(asked, idempotency_key=idempotency_key)
     if wait_s:
         view = await runtime.jobs.wait(view.job.id, timeout_s=wait_s)

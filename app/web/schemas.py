@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from app.costs.prices import to_usd
+from app.intake.forecast import Forecast
 from app.kinds import KINDS
 from app.tokens import Links
-from app.views import JobView
+from app.views import JobView, why_waiting
 from app.web.parts import Moment
 from db.tables import Attempt, Delivery, Event
 
@@ -32,6 +34,9 @@ class NewJob(BaseModel):
     provider: str = Field("auto", max_length=32, description="`auto`, or the provider to keep to")
     deadline_s: float | None = Field(None, ge=1, le=86_400, description="When to give up on the whole job")
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first")
+    dry_run: bool = Field(
+        False, description="Answer 200 with where it would run, why and how soon; nothing is stored"
+    )
 
 
 class OutputOut(BaseModel):
@@ -65,6 +70,9 @@ class AttemptOut(BaseModel):
     created_at: datetime
     ended_at: datetime | None
     error: str | None
+    trouble: str | None = Field(description="What went wrong, in one word of a fixed list")
+    action: str | None = Field(description="What was done about it: `retry_same`, `fall_back`, …")
+    differently: bool = Field(description="Asked for with the other parameters that the kind names")
     metrics: dict[str, Any]
 
 
@@ -137,8 +145,11 @@ class JobOut(BaseModel):
         job = view.job
         error = ErrorOut(code=job.error_code, message=job.error_message or "") if job.error_code else None
         return cls(
-            **job.model_dump(include=set(cls.model_fields) & set(type(job).model_fields)),
+            **job.model_dump(
+                include=set(cls.model_fields) & set(type(job).model_fields) - {"waiting_reason"}
+            ),
             metadata=job.caller_metadata,
+            waiting_reason=why_waiting(view),
             outputs={
                 name: OutputOut(
                     asset_id=asset.id,
@@ -151,6 +162,36 @@ class JobOut(BaseModel):
             cost=CostOut.of(view.attempts),
             attempts=[attempt_out(attempt) for attempt in view.attempts],
         )
+
+
+class StageOut(BaseModel):
+    """A provider on the route, as it stands."""
+
+    provider: str
+    model: str
+    is_open: bool = Field(description="Whether it may be asked now")
+    reason: str | None = Field(description="Why not")
+    live: int = Field(description="Predictions that it is at work on")
+    waiting: int = Field(description="Jobs that wait for a slot of it and would go first")
+    slots: int | None = Field(description="How many predictions it takes at once; null: no limit of ours")
+    usual_s: float | None = Field(description="How long one of this kind lately took there; null: not known")
+
+
+class ForecastOut(BaseModel):
+    """Where a job would run if it were asked for now."""
+
+    dry_run: Literal[True] = True
+    kind: str
+    provider: str | None = Field(description="Null: none that may take it is configured")
+    model: str | None
+    why: str
+    wait_s: float | None = Field(description="Until it would begin, as an estimate; null: not known")
+    wait_basis: str = Field(description="What the estimate is made of")
+    route: list[StageOut]
+
+    @classmethod
+    def of(cls, kind: str, forecast: Forecast) -> ForecastOut:
+        return cls(kind=kind, **asdict(forecast))
 
 
 class JobPage(BaseModel):
@@ -276,4 +317,5 @@ class Problem(BaseModel):
 
 
 def attempt_out(attempt: Attempt) -> AttemptOut:
-    return AttemptOut(**attempt.model_dump(include=set(AttemptOut.model_fields)))
+    facts = attempt.model_dump(include=set(AttemptOut.model_fields))
+    return AttemptOut(**{**facts, "differently": bool(attempt.differently)})

@@ -18,6 +18,7 @@ P = CrashPoint
 COMMITS: dict[str, CrashPoint | str] = {
     "dispatch.step": P.ATTEMPT_COMMITTED,
     "dispatch._created": P.PREDICTION_STORED,
+    "dispatch._refused": "holds a failure against the provider; forgotten, the next one counts",
     "dispatch._look_soon": "only moves the time of the next look, which comes anyway",
     "dispatch._withdraw": P.ATTEMPT_WITHDRAWN,
     "finish.step": P.FINISH_CLAIMED,
@@ -33,7 +34,7 @@ COMMITS: dict[str, CrashPoint | str] = {
     "inbox._apply": P.DELIVERY_APPLIED,
     "intake._store": P.JOB_COMMITTED,
     "jobs.cancel": P.JOB_CANCELED,
-    "moves.refuse_attempt": P.ATTEMPT_REFUSED,
+    "moves.end_refused": P.ATTEMPT_REFUSED,
     "recovery._heard": P.PREDICTION_FOUND,
     "recovery._in_budget": "only moves the time of the next look",
     "recovery._check_later": "only moves the time of the next look",
