@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.costs.budgets import read_budgets
+from app.costs.budgets import Period, read_budgets
 from app.costs.prices import list_prices
 from app.errors import StartupError
 
@@ -33,6 +33,17 @@ Csv = Annotated[tuple[str, ...], NoDecode]
 """Read as a comma- or space-separated list."""
 Figures = dict[str, str | float]
 """Figures by name, as JSON; as text they are exact."""
+
+
+class RouteQuota(BaseModel):
+    """What a provider may be used for in a period of the calendar before others are asked first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unit: Literal["characters", "seconds", "usd"]
+    per: Period
+    most: float = Field(gt=0)
+    reserve: float = Field(0, ge=0)
 
 
 class RouteStop(BaseModel):
@@ -43,6 +54,7 @@ class RouteStop(BaseModel):
     provider: str
     weight: int | None = Field(None, ge=0, le=1_000_000)
     most_waiting: int | None = Field(None, ge=0)
+    quota: RouteQuota | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -160,6 +172,32 @@ class Settings(BaseSettings):
     )
     gpu_worker_slots: int = Field(
         1, ge=1, le=64, description="Predictions at Cog servers at once, all together"
+    )
+    gpu_worker_queue: int = Field(
+        16, ge=1, le=1024, description="Predictions that wait at `gpu-worker`, in each group of engines"
+    )
+    gpu_worker_setup_s: float = Field(
+        600, gt=0, description="How long a group of engines may take to load its models"
+    )
+    gpu_worker_run_s: float = Field(
+        900, gt=0, description="How long one prediction may run at `gpu-worker` before it is ended"
+    )
+    gpu_worker_quiet_s: float = Field(
+        120, gt=0, description="Silence of a running engine after which it counts as hung, and is killed"
+    )
+    gpu_worker_idle_s: float = Field(300, gt=0, description="Time after which an unused group is unloaded")
+    neural_models: dict[str, str] = Field(
+        default_factory=dict,
+        description='Neural models by kind for `gpu-worker`, as JSON: `{"speech": "FOLDER or hub name"}`',
+    )
+    neural_allow_noncommercial: bool = Field(
+        False, description="Load weights whose licence does not allow every commercial use"
+    )
+    hf_token: SecretStr | None = Field(
+        None, description="For gated models at the hub; told to their engine only"
+    )
+    webhook_auth_token: SecretStr | None = Field(
+        None, description="Bearer token of the callbacks that `gpu-worker` makes, as in Cog"
     )
 
     prices: dict[str, dict[str, Figures]] = Field(

@@ -92,6 +92,7 @@ def test_the_environment_is_read_through_the_settings_alone() -> None:
         "app/settings.py",
         "app/engines/supervisor.py",
         "app/engines/predict.py",
+        "app/engines/neural/predict.py",
         "app/cli/connection.py",
     }
     found = [

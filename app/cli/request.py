@@ -100,7 +100,7 @@ async def _forecast(settings: Settings, body: Json, *, as_json: bool) -> None:
         "why": found["why"],
         "wait": f"{wait}, {found['wait_basis']}",
     }
-    route = show.table("route", "model", "open", "at work", "waiting", "usually")
+    route = show.table("route", "model", "open", "at work", "waiting", "usually", "costs about")
     for stage in found["route"]:
         slots = "" if stage["slots"] is None else f" of {stage['slots']}"
         route.add_row(
@@ -108,6 +108,7 @@ async def _forecast(settings: Settings, body: Json, *, as_json: bool) -> None:
             "yes" if stage["is_open"] else show.cut(stage["reason"]),
             f"{stage['live']}{slots}", str(stage["waiting"]),
             "" if stage["usual_s"] is None else show.seconds(stage["usual_s"]),
+            "not known" if stage["usd"] is None else f"{stage['usd']:.4f} $",
         )  # fmt: skip
     for made in (show.grid(facts), route):
         show.out().print(made)

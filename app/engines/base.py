@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -37,8 +38,26 @@ class Rendering:
         return len(self.samples) / self.sample_rate
 
 
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What an engine has made that is not one sound: texts and files by output name."""
+
+    outputs: dict[str, str | Path]
+    """A text is JSON; a file is in the scratch folder of the prediction."""
+    engine: str
+    recipe: str
+    """The model, or the chain of them, that it came from."""
+    duration_s: float
+    """Of the sound that was read; 0 where none was."""
+    details: dict[str, str | int | float | bool] = field(default_factory=dict)
+
+
 class EngineError(Exception):
     """The engine cannot do this; the text becomes the prediction's error, so it is for people."""
+
+
+class EngineUnavailable(EngineError):
+    """Nothing on this machine can do it; the text names what to install or to configure."""
 
 
 def ignore_progress(_fraction: float, _step: str) -> None:

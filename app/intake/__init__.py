@@ -41,9 +41,9 @@ class Asked:
 class Intake:
     """Stores new jobs. One a runtime."""
 
-    def __init__(self, *, line: Line, providers: Sequence[str] = ()) -> None:
+    def __init__(self, *, line: Line) -> None:
         self._line = line
-        self._admission = Admission(line=line, providers=providers)
+        self._admission = Admission(line=line)
         self._group = GroupCommit(self._store, most_queued=MOST_WAITING, most_together=MOST_TOGETHER)
 
     async def accept(self, asked: Asked) -> str:

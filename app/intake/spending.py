@@ -17,13 +17,13 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.costs.budgets import Budget, Period, read_budgets
 from app.costs.estimates import Estimate, estimate
-from app.costs.prices import EMBEDDED, list_prices, to_usd
+from app.costs.prices import list_prices, to_usd
 from app.errors import BudgetExceeded
 from app.routing.choice import ANY
 from app.routing.router import Router
@@ -61,9 +61,8 @@ class Account:
 class Spending:
     """The purse at the gate of the intake. One a process."""
 
-    def __init__(self, *, settings: Settings, providers: Sequence[str]) -> None:
-        self._settings = settings
-        self._router = Router(settings, providers)
+    def __init__(self, *, settings: Settings, router: Router) -> None:
+        self._router = router
         self._budgets = read_budgets(settings.budgets)
         self._prices = list_prices(settings.prices)
         self._accounts: dict[tuple[str, Period], Account] = {}
@@ -161,7 +160,5 @@ class Spending:
         return max((each.micros for each in expected), default=0), is_free
 
     def _estimate(self, job: Job, provider: str) -> Estimate:
-        model = self._router.model(job.kind, provider)
-        if provider == "cog" and not self._settings.cog_urls:
-            provider = EMBEDDED
-        return estimate(job.kind, provider, model, job.input, prices=self._prices)
+        model, payee = self._router.model(job.kind, provider), self._router.payee(provider)
+        return estimate(job.kind, payee, model, job.input, prices=self._prices)

@@ -175,6 +175,8 @@ class StageOut(BaseModel):
     waiting: int = Field(description="Jobs that wait for a slot of it and would go first")
     slots: int | None = Field(description="How many predictions it takes at once; null: no limit of ours")
     usual_s: float | None = Field(description="How long one of this kind lately took there; null: not known")
+    usd: float | None = Field(description="What one attempt is expected to cost; null: no price is known")
+    usd_basis: str = Field(description="`units` of the input, a guess of `time`, or `unpriced`")
 
 
 class ForecastOut(BaseModel):
