@@ -223,6 +223,13 @@ class Settings(BaseSettings):
     db_statement_timeout: float = Field(30, gt=0, description="Limit on one statement, and on a lock")
 
     max_content_length: int = Field(100_000_000, gt=0, description="Largest request body, webhooks included")
+    max_upload_bytes: int = Field(
+        95_000_000, gt=0, description="Largest file that callers may send; within `MAX_CONTENT_LENGTH`"
+    )
+    max_upload_s: float = Field(3600, gt=0, description="Longest sound that callers may send")
+    upload_life_s: float = Field(
+        86_400, gt=0, description="How long an upload waits to be named by a job; a job keeps it longer"
+    )
     cors_allowed_origins: Csv = Field((), description="Origins that browsers may call from; none by default")
     outbound_allow: Csv = Field(
         (), description="Hosts or networks exempt from the address guard; plain http is allowed to them"

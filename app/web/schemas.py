@@ -45,7 +45,7 @@ class OutputOut(BaseModel):
     asset_id: str
     url: str = Field(description="Signed and expiring; relative to the service's address")
     media_type: str
-    duration_s: float
+    duration_s: float | None = Field(description="Null for text")
     size_bytes: int
     sha256: str
 
@@ -154,7 +154,8 @@ class JobOut(BaseModel):
                 name: OutputOut(
                     asset_id=asset.id,
                     url=links.url(asset.id),
-                    **asset.model_dump(include={"media_type", "duration_s", "size_bytes", "sha256"}),
+                    duration_s=asset.duration_s if asset.channels else None,
+                    **asset.model_dump(include={"media_type", "size_bytes", "sha256"}),
                 )
                 for name, asset in view.outputs.items()
             },
