@@ -94,7 +94,7 @@ async def _judge(world: World, load: Load, verdict: Verdict) -> None:
     verdict.broken += world.faults + load.refusals
     verdict.broken += law.jobs_ended(rows, list(load.accepted.values()), may_fail_with=frozenset())
     verdict.broken += law.ended_in_time(rows)
-    verdict.broken += law.events_told_once(rows)
+    verdict.broken += law.events_told_once(rows) + law.costs_booked(rows)
     verdict.broken += law.no_secret_told(world)
     states = Counter(job["state"] for job in rows.jobs)
     ends = Counter((each["trouble"], each["action"]) for each in rows.attempts if each["trouble"])
