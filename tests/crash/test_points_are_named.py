@@ -67,8 +67,8 @@ CALLS: dict[str, CrashPoint | str] = {
 }
 """`inbox.receive` and `intake.accept` hand their rows to a group commit."""
 CALL = re.compile(
-    r"provider(s\[[^\]]+\])?\.(create|get|find|cancel)\(|\b_?(outbound|storage|audio)\.(download|post|put|trim)\w*\("
-    r"|_group\.submit\("
+    r"provider(s\[[^\]]+\])?\.(create|get|find|cancel)\(|\.(outbound|storage|audio)\.(download|post|put|trim)\w*\("
+    r"|_group\.submit\(|\sstorage\.put\("
 )
 NO_STATIONS = {"cli", "web", "engines", "provider", "outbound"}
 """They hold no rows: the web and the commands call `jobs` and `inbox`, the rest are what is called."""
