@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Any
 
 import structlog
 from pydantic import ValidationError
@@ -28,10 +29,12 @@ from app.errors import (
 )
 from app.inbox import Inbox
 from app.kinds import get_kind
-from app.lifecycle import choose_provider, next_check
+from app.lifecycle import next_check
 from app.line import Line
 from app.moves import Moves
 from app.provider.base import Order, Prediction, Provider
+from app.routing.choice import Go, Wait
+from app.routing.recovery import Action, Remedy, Trouble, find_remedy, trouble_of
 from app.tokens import Callbacks, Links
 from db import attempts as attempt_rows
 from db import jobs as job_rows
@@ -45,8 +48,8 @@ log = structlog.get_logger()
 
 CREATE_LIMIT_S = 30.0
 """How long a create may take; afterwards recovery looks whether the prediction exists."""
-OPERATOR_WAIT_S = 60.0
-"""Pause before a provider that refused our credentials, or our credit, is asked again."""
+PARK_JITTER_S = 2.0
+"""By how much later than the circuit is tried again those come that wait for it, at most."""
 RECHECK_SLOT_S = 60.0
 """A job that waits for a slot is woken when one comes free; this is for when that hint was lost."""
 
@@ -122,17 +125,18 @@ class Dispatcher:
             )
             return None
         past = await attempt_rows.list_attempts(tx, job.id)
-        tried = [(attempt.provider, AttemptStatus(attempt.status)) for attempt in past]
-        name = choose_provider(
-            job.provider, [each for each in self._asked if self._can(job.kind, each)], tried
-        )
-        if name is None:
+        choice = await self._line.router.next_for(tx, job, past, asked=self._asked, now=now)
+        if choice is None:
             # Where others share the database, one of them may have the provider: the job stays due.
             if not self._line.settings.is_shared:
                 later = now + timedelta(seconds=30)
                 reason = f"no provider for {job.kind} is configured"
                 await job_rows.postpone_job(tx, job.id, run_after=later, waiting_reason=reason)
             return None
+        if isinstance(choice, Wait):
+            await self._park(tx, job, choice)
+            return None
+        name = choice.provider
         if await self._is_full(tx, job, name, now) or await self._is_too_soon(tx, job, name, now):
             return None
         attempt = Attempt(
@@ -140,12 +144,14 @@ class Dispatcher:
             job_id=job.id,
             number=len(past) + 1,
             provider=name,
-            model=self._model(job.kind, name),
+            model=self._line.router.model(job.kind, name),
             owner=self._routes[name].owner,
             begun_by=self._line.process_id,
             status=AttemptStatus.PENDING,
             created_at=now,
             check_at=now + timedelta(seconds=CREATE_LIMIT_S + 5),
+            **self._limits(job, choice, now),
+            differently=choice.differently or None,
         )
         begun = await job_rows.move_job(
             tx,
@@ -167,6 +173,26 @@ class Dispatcher:
         )
         self._line.hint_job(tx, job.id)
         return attempt
+
+    def _limits(self, job: Job, choice: Go, now: datetime) -> dict[str, Any]:
+        """Until when it must have begun, and ended: with another to go to, that one needs time too."""
+        settings = self._line.settings
+        left = job.deadline_at - now
+        if not choice.has_other:
+            return {"limit_at": now + timedelta(seconds=settings.attempt_limit_s(job.kind))}
+        limit = min(timedelta(seconds=settings.attempt_limit_s(job.kind)), left / 2)
+        begin = min(timedelta(seconds=settings.starting_limit_s), limit)
+        # Of one that cannot be asked nobody knows whether it has begun.
+        can_poll = self._routes[choice.provider].provider.can_poll
+        return {"limit_at": now + limit, "start_by": now + begin if can_poll else None}
+
+    async def _park(self, tx: Transaction, job: Job, wait: Wait) -> None:
+        """Let the job wait for its provider; no attempt is begun, and so none is spent."""
+        # Not all of them in the moment in which one is let through to try.
+        until = wait.until + timedelta(seconds=full_jitter_s(1, first_s=PARK_JITTER_S))
+        reason = f"{wait.provider}: {wait.reason}"
+        if await job_rows.postpone_job(tx, job.id, run_after=until, waiting_reason=reason):
+            self._line.hint_job(tx, job.id)
 
     async def _is_too_soon(self, tx: Transaction, job: Job, name: str, now: datetime) -> bool:
         """Whether it had its chance, and others that had theirs go first: a provider that was away comes back
@@ -204,8 +230,9 @@ class Dispatcher:
             order = self._order(job, attempt)
         except (ValidationError, AppError) as exc:
             # Stored by an older release, or for a kind that is gone: it will not get better.
-            refusal = ProviderRejected(f"the stored input cannot be asked for any more: {type(exc).__name__}")
-            await self._moves.refuse_attempt(attempt.id, refusal)
+            message = f"the stored input cannot be asked for any more: {type(exc).__name__}"
+            refusal = Remedy(Action.ABORT, code=ProviderRejected.code)
+            await self._moves.end_refused(attempt.id, Trouble.BAD_INPUT, refusal, message)
             return
         try:
             with self._line.metrics.outside_call(attempt.provider, "create"):
@@ -237,25 +264,16 @@ class Dispatcher:
             # Made anew for each attempt: a link outlives the wait for an answer, not the wait in the queue.
             url = self._callbacks.base(attempt.provider) + self._links.url(getattr(wanted, name))
             wanted = wanted.model_copy(update={name: url})
-        hosted = kind.hosted if attempt.provider == "replicate" else None
-        ask = hosted.ask if hosted else kind.ask_worker
-        left_s = (job.deadline_at - self._line.clock.now()).total_seconds()
+        limit_at = min(attempt.limit_at or job.deadline_at, job.deadline_at)
+        left_s = (limit_at - self._line.clock.now()).total_seconds()
         return Order(
             attempt_id=attempt.id,
             kind=job.kind,
             model=attempt.model,
-            input=ask(wanted),
+            input=kind.ask(attempt.provider, wanted, differently=bool(attempt.differently)),
             callback_url=self._callbacks.url(attempt.provider, attempt.id),
-            deadline_s=max(1.0, min(left_s, self._line.settings.attempt_limit_s(job.kind))),
+            deadline_s=max(1.0, left_s),
         )
-
-    def _model(self, kind: str, provider: str) -> str:
-        hosted = get_kind(kind).hosted if provider == "replicate" else None
-        return self._line.settings.replicate_models.get(kind, hosted.name) if hosted else kind
-
-    def _can(self, kind: str, provider: str) -> bool:
-        """Whether the provider has any model for the kind; a Cog server of ours has, or says so itself."""
-        return provider != "replicate" or get_kind(kind).hosted is not None
 
     async def _created(self, job: Job, attempt: Attempt, prediction: Prediction) -> None:
         """Store the prediction's id. If its news came first, the status stays what the news made it."""
@@ -264,7 +282,8 @@ class Dispatcher:
             attempt.created_at,
             now,
             silence_s=self._silence_s(attempt),
-            limit_s=self._line.settings.attempt_limit_s(job.kind),
+            limit_at=attempt.limit_at or job.deadline_at,
+            start_by=attempt.start_by,
         )
         async with self._line.database.transaction() as tx:
             await attempt_rows.note_attempt(
@@ -273,6 +292,8 @@ class Dispatcher:
             alive = await attempt_rows.move_attempt(
                 tx, attempt.id, AttemptStatus.STARTING, now=now, check_at=check_at
             )
+            if self._line.router.is_held(attempt.provider):
+                await self._line.router.note_success(tx, attempt.provider)
         log.info("attempt.created", provider=attempt.provider, prediction_id=prediction.id)
         if prediction.output is not None or prediction.error is not None:
             await self._inbox.receive_news(DeliverySource.POLL, attempt, prediction.raw)
@@ -294,17 +315,30 @@ class Dispatcher:
         return self._line.settings.replicate_webhook_timeout
 
     async def _refused(self, job: Job, attempt: Attempt, error: AppError) -> None:
+        """The create was not taken, or nobody knows: hold it against the provider, do what the table says."""
         log.warning("attempt.refused", provider=attempt.provider, code=error.code, reason=error.message)
+        trouble, now = trouble_of(error), self._line.clock.now()
+        hint_s = error.retry_after_s if isinstance(error, TransientError) else None
+        async with self._line.database.transaction() as tx:
+            circuit = await self._line.router.note_failure(
+                tx, attempt.provider, trouble, now, reason=error.message, wait_s=hint_s
+            )
         if isinstance(error, ProviderUnavailable) and error.ambiguous:
             await self._look_soon(attempt)
-        elif isinstance(error, TransientError):
-            await self._withdraw(job, attempt, error)
-        elif _is_ours_to_mend(error) and not (job.provider == "auto" and len(self._asked) > 1):
-            # Credit or credentials: the job is as good as it was, and waits for its operator.
-            wait = TransientError(error.message, retry_after_s=OPERATOR_WAIT_S)
-            await self._withdraw(job, attempt, wait)
+            return
+        wait_s = hint_s or 0.0
+        if circuit.open_until is not None:
+            wait_s = max(wait_s, (circuit.open_until - now).total_seconds())
+        async with self._line.database.reading() as tx:
+            past = await attempt_rows.list_attempts(tx, job.id)
+            case = await self._line.router.case_of(
+                tx, job, attempt, past, now=now, trouble=trouble, wait_s=wait_s
+            )
+        remedy = find_remedy(trouble, case, now)
+        if remedy.action in (Action.FALL_BACK, Action.ABORT):
+            await self._moves.end_refused(attempt.id, trouble, remedy, error.message)
         else:
-            await self._moves.refuse_attempt(attempt.id, error)
+            await self._withdraw(job, attempt, error, wait_s=wait_s)
 
     async def _look_soon(self, attempt: Attempt) -> None:
         """Leave the attempt pending: recovery asks the provider whether it knows it."""
@@ -312,15 +346,12 @@ class Dispatcher:
         async with self._line.database.transaction() as tx:
             await attempt_rows.note_attempt(tx, attempt.id, check_at=soon)
 
-    async def _withdraw(self, job: Job, attempt: Attempt, error: TransientError) -> None:
+    async def _withdraw(self, job: Job, attempt: Attempt, error: AppError, *, wait_s: float) -> None:
         """The provider certainly made nothing: the job waits, and no attempt is spent."""
         now = self._line.clock.now()
         tries = 1 + int((now - job.created_at).total_seconds() // 10)
         # Never sooner than it was asked for, and never all together.
-        asked_s = error.retry_after_s
-        wait_s = (
-            1.0 + full_jitter_s(tries) if asked_s is None else asked_s + full_jitter_s(1, first_s=asked_s / 2)
-        )
+        wait_s = wait_s + full_jitter_s(1, first_s=wait_s / 2) if wait_s else 1.0 + full_jitter_s(tries)
         busy = isinstance(error, ProviderBusy)
         reason = f"{attempt.provider}: {error.message}"[:500]
         async with self._line.database.transaction() as tx:
@@ -349,8 +380,3 @@ class Dispatcher:
     async def _find_attempt(self, attempt_id: str) -> Attempt | None:
         async with self._line.database.reading() as tx:
             return await attempt_rows.find_attempt(tx, attempt_id)
-
-
-def _is_ours_to_mend(error: AppError) -> bool:
-    """Refused for who we are or what we have paid, not for what was asked."""
-    return isinstance(error, ProviderRejected) and error.status in (401, 402, 403)

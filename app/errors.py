@@ -3,9 +3,10 @@
     AppError                       raised by us, always `from` the cause
     ├── RequestError               the caller can fix it
     │     InvalidInput · Unauthenticated · Forbidden · NotFound · Gone · ChecksumMismatch · Conflict
-    │     TooLarge
+    │     TooLarge · BudgetExceeded
     ├── TransientError             the same call may work later
-    │     ProviderUnavailable · ProviderBusy · StorageUnavailable · Overloaded · Stopping
+    │     ProviderUnavailable · ProviderThrottled · ProviderBusy · StorageUnavailable · Overloaded
+    │     Stopping
     └── PermanentError             it never will
           ProviderRejected · ProviderBadResponse · PredictionUnknown · AudioRejected
           OutputRejected · OutputExpired · EngineUnavailable · StartupError
@@ -14,7 +15,8 @@ Foreign exceptions are translated into these at the ports and nowhere else. `cod
 what problem+json, job errors, logs and metrics carry. The message is for people and may change.
 """
 
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 
 class AppError(Exception):
@@ -94,6 +96,19 @@ class TooLarge(RequestError):
     status = 413
 
 
+class BudgetExceeded(RequestError):
+    """The tenant's budget for this hour, day or month is spent, or held by jobs under way."""
+
+    code = "budget_exceeded"
+    status = 402
+
+    def __init__(self, message: str, *, facts: Mapping[str, Any], retry_after_s: float) -> None:
+        super().__init__(message)
+        self.facts = facts
+        """`usd`, `per`, `spent_usd`, `reserved_usd`, `resets_at`."""
+        self.retry_after_s = retry_after_s
+
+
 class TransientError(AppError):
     """The same call may work later; `retry_after_s` is how long the other side asked us to wait."""
 
@@ -116,6 +131,12 @@ class ProviderUnavailable(TransientError):
     def __init__(self, message: str, *, retry_after_s: float | None = None, ambiguous: bool = False) -> None:
         super().__init__(message, retry_after_s=retry_after_s)
         self.ambiguous = ambiguous
+
+
+class ProviderThrottled(ProviderUnavailable):
+    """The provider answered 429: it is well, and we ask more often than it allows."""
+
+    code = "provider_throttled"
 
 
 class ProviderBusy(TransientError):

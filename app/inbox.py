@@ -20,17 +20,11 @@ import structlog
 from app.backoff import backoff_s, jittered
 from app.crash_points import CrashPoint
 from app.errors import Overloaded, ProviderBadResponse, ProviderUnavailable
-from app.lifecycle import (
-    HANDED_BACK,
-    Ignore,
-    News,
-    Silence,
-    Standing,
-    decide,
-)
+from app.lifecycle import Ignore, News, Silence, Standing, decide, find_trouble
 from app.line import Line
 from app.moves import Moves
 from app.provider.base import LARGE_BYTES, Provider, understand
+from app.routing.recovery import Case
 from app.work import Station
 from db import attempts as attempt_rows
 from db import jobs as job_rows
@@ -123,7 +117,7 @@ class Inbox:
                 DeliverySource.DEADLINE,
                 attempt.provider if attempt else "reprise",
                 attempt.id if attempt else "",
-                json.dumps(asdict(silence)).encode(),
+                _as_body(silence),
                 message_id=f"{attempt.id if attempt else job_id}:{limit}",
                 job_id=job_id,
             )
@@ -298,7 +292,7 @@ class Inbox:
         if pair is None:
             return await self._apply_without_attempt(tx, delivery, news, now)
         job, attempt = pair
-        decision = decide(await self._standing(tx, job, attempt), news, now)
+        decision = decide(await self._standing(tx, job, attempt, news, now), news, now)
         if await self._moves.carry_out(tx, decision, job, attempt, news, now, delivery.id):
             outcome, detail = DeliveryOutcome.APPLIED, type(decision).__name__.lower()
         elif isinstance(decision, Ignore):
@@ -321,17 +315,19 @@ class Inbox:
         )
         return Settlement(delivery.id, DeliveryOutcome.APPLIED, "fail", job.id)
 
-    async def _standing(self, tx: Transaction, job: Job, attempt: Attempt) -> Standing:
-        number = attempt.number
-        if number >= self._line.settings.max_attempts:
-            # Those that a stopping worker gave back were no tries of the job's.
-            number -= await attempt_rows.count_attempts(tx, job.id, error=HANDED_BACK)
+    async def _standing(
+        self, tx: Transaction, job: Job, attempt: Attempt, news: News, now: datetime
+    ) -> Standing:
+        status, state = AttemptStatus(attempt.status), JobState(job.state)
+        trouble = find_trouble(news)
+        if trouble is None or status.is_terminal or state.is_terminal:
+            # The remedy is not asked for: neither is what it would depend on.
+            return Standing(status, state, Case(job.created_at, job.deadline_at, tries=1, max_tries=1))
+        past = await attempt_rows.list_attempts(tx, job.id)
         return Standing(
-            attempt_status=AttemptStatus(attempt.status),
-            attempt_number=number,
-            job_state=JobState(job.state),
-            deadline_at=job.deadline_at,
-            max_attempts=self._line.settings.max_attempts,
+            status,
+            state,
+            await self._line.router.case_of(tx, job, attempt, past, now=now, trouble=trouble),
         )
 
     async def _settle(self, tx: Transaction, ends: Sequence[Settlement]) -> None:
@@ -342,6 +338,12 @@ class Inbox:
     def _count_settled(self, ends: Sequence[Settlement]) -> None:
         for end in ends:
             self._line.metrics.deliveries_settled.labels(end.outcome.value).inc()
+
+
+def _as_body(silence: Silence) -> bytes:
+    """What is not said is left out: a release before this one knows fewer words."""
+    facts = {name: value for name, value in asdict(silence).items() if value is not False}
+    return json.dumps(facts).encode()
 
 
 def _as_row(incoming: Incoming, now: datetime) -> NewDelivery:

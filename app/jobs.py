@@ -11,7 +11,7 @@ import asyncio
 import hashlib
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -22,6 +22,7 @@ from pydantic import ValidationError
 from app.crash_points import CrashPoint
 from app.errors import Conflict, InvalidInput, NotFound, Overloaded
 from app.intake import Asked, Intake
+from app.intake.forecast import Forecast, Forecaster
 from app.kinds import get_kind
 from app.line import Line
 from app.notify import RECOVERY, job_topic
@@ -55,20 +56,36 @@ class JobRequest:
 class Jobs:
     """The commands. One object a runtime."""
 
-    def __init__(self, *, line: Line, providers: Sequence[str], disks: Disks) -> None:
+    def __init__(self, *, line: Line, providers: Mapping[str, int | None], disks: Disks) -> None:
+        """`providers` that are configured, with how many predictions each takes at once, if bounded."""
         self._line = line
         self._disks = disks
         self._providers = providers
         self._views = Views(line.database)
         self._intake = Intake(line=line)
+        self._forecaster = Forecaster(line=line, slots=providers)
         self._closing = False
 
+    async def forecast(self, request: JobRequest) -> Forecast:
+        """What would become of this request. Stores nothing. Raises InvalidInput naming the field."""
+        return await self._forecaster.look(self._job(request))
+
     async def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobView:
-        """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded."""
-        checked = self._check(request)
+        """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded, BudgetExceeded."""
+        job = self._job(request)
         await self._refuse_without_room()
-        now = self._line.clock.now()
-        job = Job(
+        asked = Asked(job, idempotency_key, _fingerprint(request) if idempotency_key is not None else "")
+        job_id = await self._intake.accept(asked)
+        self._line.reach(CrashPoint.JOB_COMMITTED)
+        if job_id != job.id:
+            return await self.get(job_id)
+        self._note_accepted(job)
+        return JobView(job, [], {})
+
+    def _job(self, request: JobRequest) -> Job:
+        """The job of a request that makes sense. Raises InvalidInput naming the field."""
+        checked, now = self._check(request), self._line.clock.now()
+        return Job(
             id=make_id("job"),
             kind=request.kind,
             tenant=request.tenant,
@@ -83,14 +100,6 @@ class Jobs:
             run_after=now,
             seq=event_rows.FIRST_SEQ,
         )
-
-        asked = Asked(job, idempotency_key, _fingerprint(request) if idempotency_key is not None else "")
-        job_id = await self._intake.accept(asked)
-        self._line.reach(CrashPoint.JOB_COMMITTED)
-        if job_id != job.id:
-            return await self.get(job_id)
-        self._note_accepted(job)
-        return JobView(job, [], {})
 
     async def get(self, job_id: str) -> JobView:
         """Read a job. Raises NotFound."""
@@ -174,7 +183,7 @@ class Jobs:
     async def retry(self, job_id: str) -> JobView:
         """Ask again for what a failed or canceled job asked: a new job that names the old one.
 
-        Raises NotFound, and Conflict while the job is alive or when it succeeded.
+        Raises NotFound, Conflict while the job is alive or when it succeeded, and as `submit`.
         """
         old = (await self.get(job_id)).job
         if old.state not in (JobState.FAILED, JobState.CANCELED):

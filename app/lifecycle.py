@@ -7,13 +7,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from app.backoff import backoff_s
-from app.errors import EngineUnavailable
 from app.provider.base import Prediction
+from app.routing.recovery import Action, Case, Trouble, find_remedy
 from db.states import ATTEMPT_MOVES, AttemptStatus, DeliveryOutcome, JobState
 
 _NEVER_AGAIN = re.compile(r"\bE005\b|flagged as sensitive|nsfw", re.IGNORECASE)
@@ -23,7 +21,7 @@ _ENGINE_REFUSAL = "EngineError: "
 """How an engine of ours begins when it cannot do what was asked: it never will."""
 
 _NO_ENGINE = "EngineUnavailable: "
-"""How it begins when nothing on its machine can: it says what to install or to configure."""
+"""How it begins when nothing on its machine can, and says what to install or to configure: another may."""
 
 _PROVIDERS_WORDS = frozenset(AttemptStatus) - {AttemptStatus.PENDING, AttemptStatus.LOST}
 """Those two are ours: a provider that says them says nothing that we know."""
@@ -33,13 +31,11 @@ _INTERIM = frozenset({AttemptStatus.STARTING, AttemptStatus.PROCESSING})
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The rows that news is held against: the attempt's status, and the job's state and limits."""
+    """The rows that news is held against, and what else the table of remedies asks about them."""
 
     attempt_status: AttemptStatus
-    attempt_number: int
     job_state: JobState
-    deadline_at: datetime
-    max_attempts: int
+    case: Case
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +48,20 @@ class Silence:
     """It was our own worker that ended, not the prediction: no fault of the job's."""
     handed_back: bool = False
     """The worker was told to stop: not even a try."""
+    cold: bool = False
+    """The provider took it and did not begin it in time."""
+
+    @property
+    def trouble(self) -> Trouble:
+        if self.handed_back:
+            return Trouble.HANDED_BACK
+        if self.worker_died:
+            return Trouble.WORKER_DIED
+        return Trouble.COLD if self.cold else Trouble.LOST
 
 
 HANDED_BACK = "handed back: its worker stopped"
 """The error of an attempt that does not count as one."""
-MOST_DEATHS = 3
-"""Workers may die under a job as often as this times its attempts, in case it is the job that kills them."""
 
 News = Prediction | Silence
 
@@ -93,6 +97,8 @@ class TryAgain:
     attempt_status: AttemptStatus
     reason: str
     wait_s: float
+    trouble: Trouble = Trouble.FAILED
+    action: Action = Action.RETRY_SAME
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +108,7 @@ class Fail:
     attempt_status: AttemptStatus
     code: str
     message: str
+    trouble: Trouble | None = None
 
 
 Decision = Ignore | Advance | Finish | TryAgain | Fail
@@ -135,11 +142,8 @@ def _decide_silence(standing: Standing, news: Silence, now: datetime) -> Decisio
         return Ignore(DeliveryOutcome.IGNORED, f"the job is {standing.job_state}", end)
     if news.whole_job:
         return Fail(AttemptStatus.LOST, "deadline_exceeded", news.detail)
-    if news.handed_back and now < standing.deadline_at:
-        return TryAgain(AttemptStatus.LOST, HANDED_BACK, 0.0)
-    if news.worker_died:
-        standing = replace(standing, max_attempts=MOST_DEATHS * standing.max_attempts)
-    return _again(standing, AttemptStatus.LOST, "prediction_lost", news.detail, now)
+    detail = HANDED_BACK if news.handed_back else news.detail
+    return _again(standing, AttemptStatus.LOST, news.trouble, detail, now)
 
 
 def _decide_late(standing: Standing, status: AttemptStatus) -> Decision:
@@ -149,57 +153,64 @@ def _decide_late(standing: Standing, status: AttemptStatus) -> Decision:
 
 
 def _decide_end(standing: Standing, news: Prediction, status: AttemptStatus, now: datetime) -> Decision:
+    trouble = find_trouble(news)
+    if trouble is None:
+        return Finish()
     if status is AttemptStatus.SUCCEEDED:
-        if news.output:
-            return Finish()
-        if news.data_removed:
-            message = "the provider removed the output"
-            return _again(standing, AttemptStatus.FAILED, "output_expired", message, now)
-        message = "succeeded without an output"
-        return _again(standing, AttemptStatus.FAILED, "provider_bad_response", message, now)
+        gone = trouble is Trouble.EXPIRED
+        message = "the provider removed the output" if gone else "succeeded without an output"
+        return _again(standing, AttemptStatus.FAILED, trouble, message, now)
     message = (news.error or f"the provider ended it as {status}")[:2000]
-    if status is AttemptStatus.FAILED and _NEVER_AGAIN.search(message):
-        return Fail(status, "content_rejected", message)
-    if status is AttemptStatus.FAILED and message.startswith(_NO_ENGINE):
-        return Fail(status, EngineUnavailable.code, message.removeprefix(_NO_ENGINE))
-    if status is AttemptStatus.FAILED and message.startswith(_ENGINE_REFUSAL):
-        return Fail(status, "prediction_failed", message.removeprefix(_ENGINE_REFUSAL))
-    return _again(standing, status, "prediction_failed", message, now)
+    for prefix in (_ENGINE_REFUSAL, _NO_ENGINE):
+        message = message.removeprefix(prefix)
+    return _again(standing, status, trouble, message, now)
+
+
+def _trouble_in(message: str) -> Trouble:
+    """What a failed prediction's own words say went wrong."""
+    if message.startswith(_NO_ENGINE):
+        return Trouble.NO_ENGINE
+    if message.startswith(_ENGINE_REFUSAL):
+        return Trouble.UNABLE
+    return Trouble.REJECTED_CONTENT if _NEVER_AGAIN.search(message) else Trouble.FAILED
+
+
+def find_trouble(news: News) -> Trouble | None:
+    """What went wrong, if this news says that something did."""
+    if isinstance(news, Silence):
+        return news.trouble
+    if news.status == AttemptStatus.SUCCEEDED and not news.output:
+        return Trouble.EXPIRED if news.data_removed else Trouble.NONSENSE
+    if news.status == AttemptStatus.FAILED:
+        return _trouble_in(news.error or "")
+    return Trouble.STOPPED if news.status in (AttemptStatus.CANCELED, AttemptStatus.ABORTED) else None
 
 
 def _again(
-    standing: Standing, status: AttemptStatus, code: str, message: str, now: datetime
+    standing: Standing, status: AttemptStatus, trouble: Trouble, message: str, now: datetime
 ) -> TryAgain | Fail:
-    """Another attempt, if the job has one left and time for it."""
-    if now >= standing.deadline_at:
-        return Fail(status, "deadline_exceeded", message)
-    if standing.attempt_number >= standing.max_attempts:
-        return Fail(status, code, message)
-    return TryAgain(status, message, backoff_s(standing.attempt_number))
+    """What the table says: another attempt, there or elsewhere, or the job's end."""
+    remedy = find_remedy(trouble, standing.case, now)
+    if remedy.action is Action.ABORT:
+        return Fail(status, remedy.code, message, trouble)
+    return TryAgain(status, message, remedy.wait_s, trouble, remedy.action)
 
 
-def choose_provider(
-    wanted: str, route: Sequence[str], past: Sequence[tuple[str, AttemptStatus]]
-) -> str | None:
-    """Which provider the next attempt goes to; None when none that is configured may take it.
+def next_check(
+    created_at: datetime,
+    checked_at: datetime,
+    *,
+    silence_s: float,
+    limit_at: datetime,
+    start_by: datetime | None = None,
+) -> datetime:
+    """When to ask about a silent attempt next: after `silence_s`, then half its age later; at its limits.
 
-    `route` is the order of preference for the kind; `past` are the earlier attempts, oldest first. A
-    provider named by the caller is kept to. Otherwise a provider whose attempt has ended, however, makes
-    way for the next one on the route, and the last one keeps the job.
+    `start_by` is given while it has not begun.
     """
-    if wanted != "auto":
-        return wanted if wanted in route else None
-    had = {provider for provider, status in past if status.is_terminal}
-    fresh = [provider for provider in route if provider not in had]
-    if fresh:
-        return fresh[0]
-    return route[-1] if route else None
-
-
-def next_check(created_at: datetime, checked_at: datetime, *, silence_s: float, limit_s: float) -> datetime:
-    """When to ask about a silent attempt next: after `silence_s`, then half its age later; at its limit."""
     age_s = (checked_at - created_at).total_seconds()
-    pause_s = max(silence_s, age_s / 2)
-    limit_at = created_at + timedelta(seconds=limit_s)
-    due = checked_at + timedelta(seconds=pause_s)
-    return due if checked_at >= limit_at else min(due, limit_at)
+    due = checked_at + timedelta(seconds=max(silence_s, age_s / 2))
+    for limit in (limit_at, start_by):
+        if limit is not None and checked_at < limit:
+            due = min(due, limit)
+    return due

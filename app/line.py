@@ -13,6 +13,7 @@ from typing import Any
 
 from app.crash_points import Reach, pass_by
 from app.notify import Notifier, job_topic
+from app.routing.router import Router
 from app.settings import Settings
 from app.watch.clocks import LineClock
 from app.watch.metrics import Metrics
@@ -34,6 +35,7 @@ class Line:
     notifier: Notifier
     metrics: Metrics
     clock: LineClock
+    router: Router
     process_id: str
     """Names this process to the others; new at every start."""
     reach: Reach = pass_by

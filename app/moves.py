@@ -2,7 +2,7 @@
 
 Owns what `Finish`, `TryAgain` and the others of `app.lifecycle` mean for tables. Promises: each move is
 compare-and-set, so a decision that lost a race moves nothing; an attempt that ends makes room for the
-next job that waits for its provider, in the same transaction.
+next job that waits for its provider, and has its cost booked, in the same transaction.
 """
 
 from __future__ import annotations
@@ -13,11 +13,13 @@ from datetime import datetime
 from typing import Any
 
 from app.backoff import jittered
+from app.costs.bills import Bill, amend_bill, make_bill
+from app.costs.prices import list_prices, to_usd
 from app.crash_points import CrashPoint
-from app.errors import AppError
 from app.lifecycle import Advance, Decision, Fail, Finish, Ignore, News, TryAgain, next_check
 from app.line import Line
 from app.provider.base import Prediction, Provider
+from app.routing.recovery import Action, Remedy, Trouble
 from app.work import Station
 from db import attempts as attempt_rows
 from db import jobs as job_rows
@@ -33,6 +35,7 @@ class Moves:
     def __init__(self, *, line: Line, providers: Mapping[str, Provider]) -> None:
         self._line = line
         self._providers = providers
+        self._prices = list_prices(line.settings.prices)
 
     async def carry_out(
         self,
@@ -46,23 +49,28 @@ class Moves:
     ) -> bool:
         """Move the rows as decided; False when nothing moved."""
         if isinstance(decision, Ignore) and decision.attempt_status is None:
-            await self._note_cost(tx, attempt, news)
+            await self._note_cost(tx, job, attempt, news, now)
             return False
         status = decision.attempt_status
         known = _known_of(news, attempt, now)
+        bill = None
+        if status is not None and status.is_terminal:
+            bill = make_bill(self._prices, job, attempt, _told(news), now)
+            known |= bill.columns()
         if isinstance(decision, Finish):
             known["result_delivery_id"] = delivery_id
         elif isinstance(decision, (TryAgain, Fail)):
-            known["error"] = decision.reason if isinstance(decision, TryAgain) else decision.message
+            known |= _known_of_end(decision)
         elif isinstance(decision, Advance) and isinstance(news, Prediction) and self._can_poll(attempt):
-            known["check_at"] = self._next_check(job, attempt, now)
+            known["check_at"] = self._next_check(job, attempt, decision.attempt_status, now)
         moved = status is None or await attempt_rows.move_attempt(tx, attempt.id, status, now=now, **known)
         if isinstance(decision, Advance):
             if not moved and "check_at" in known:
                 await attempt_rows.note_attempt(tx, attempt.id, heard_at=now, check_at=known["check_at"])
             return await self._advance(tx, job, attempt, news, now) or moved
-        if moved and status is not None and status.is_terminal:
+        if moved and bill is not None and status is not None:
             self._free_slot(tx, attempt, status, now)
+            self._count_spend(tx, job, attempt, bill)
         if not moved or isinstance(decision, Ignore):
             return False
         return await self._move_job(tx, decision, job, attempt, now)
@@ -103,13 +111,14 @@ class Moves:
     def _can_poll(self, attempt: Attempt) -> bool:
         return self._providers[attempt.provider].can_poll
 
-    def _next_check(self, job: Job, attempt: Attempt, now: datetime) -> datetime:
+    def _next_check(self, job: Job, attempt: Attempt, status: AttemptStatus, now: datetime) -> datetime:
         settings = self._line.settings
         return next_check(
             attempt.created_at,
             now,
             silence_s=settings.silence_s,
-            limit_s=settings.attempt_limit_s(job.kind),
+            limit_at=attempt.limit_at or job.deadline_at,
+            start_by=attempt.start_by if status is AttemptStatus.STARTING else None,
         )
 
     async def _advance(self, tx: Transaction, job: Job, attempt: Attempt, news: News, now: datetime) -> bool:
@@ -138,26 +147,55 @@ class Moves:
             woken = await job_rows.wake_waiting(tx, provider, now=freed[0][1], limit=slots)
             self._line.engine.enqueue(tx, Station.DISPATCH, *woken)
 
-    async def _note_cost(self, tx: Transaction, attempt: Attempt, news: News) -> None:
+    async def _note_cost(
+        self, tx: Transaction, job: Job, attempt: Attempt, news: News, now: datetime
+    ) -> None:
         """A late result changes nothing but what is known of its price."""
-        if isinstance(news, Prediction) and news.metrics and not attempt.metrics:
-            await attempt_rows.note_attempt(tx, attempt.id, metrics=dict(news.metrics))
+        if not isinstance(news, Prediction):
+            return
+        known: dict[str, Any] = {}
+        if news.metrics and not attempt.metrics:
+            known["metrics"] = dict(news.metrics)
+        bill = amend_bill(self._prices, job, attempt, news, now)
+        if bill is not None:
+            known |= bill.columns()
+            self._count_spend(tx, job, attempt, bill)
+        if known:
+            await attempt_rows.note_attempt(tx, attempt.id, **known)
 
-    async def refuse_attempt(self, attempt_id: str, error: AppError) -> None:
+    def _count_spend(self, tx: Transaction, job: Job, attempt: Attempt, bill: Bill) -> None:
+        """What it cost beyond what was booked: a counter never falls."""
+        more = (bill.cost_micros or 0) - (attempt.cost_micros or 0)
+        if more > 0:
+            counter = self._line.metrics.spend.labels(attempt.provider, job.kind)
+            tx.after_commit(lambda: counter.inc(to_usd(more)))
+
+    async def end_refused(self, attempt_id: str, trouble: Trouble, remedy: Remedy, message: str) -> None:
         """End an attempt that the provider refused to begin: another provider's turn, or the job's end."""
         now = self._line.clock.now()
+        if remedy.action is Action.ABORT:
+            decision: Decision = Fail(AttemptStatus.FAILED, remedy.code, message, trouble)
+        else:
+            decision = TryAgain(AttemptStatus.FAILED, message, remedy.wait_s, trouble, remedy.action)
         async with self._line.database.transaction() as tx:
             pair = await attempt_rows.lock_attempt(tx, attempt_id)
             if pair is None:
                 return
             job, attempt = pair
-            others = [name for name in self._providers if name != attempt.provider]
-            if job.provider == "auto" and others and attempt.number < self._line.settings.max_attempts:
-                decision: Decision = TryAgain(AttemptStatus.FAILED, error.message, 0.0)
-            else:
-                decision = Fail(AttemptStatus.FAILED, error.code, error.message)
             await self.carry_out(tx, decision, job, attempt, Prediction(None, "failed"), now)
         self._line.reach(CrashPoint.ATTEMPT_REFUSED)
+
+
+def _known_of_end(decision: TryAgain | Fail) -> dict[str, Any]:
+    """What an end that was no success leaves on the attempt."""
+    if isinstance(decision, Fail):
+        trouble = decision.trouble
+        return {"error": decision.message, "trouble": trouble, "action": Action.ABORT if trouble else None}
+    return {"error": decision.reason, "trouble": decision.trouble, "action": decision.action}
+
+
+def _told(news: News) -> Prediction | None:
+    return news if isinstance(news, Prediction) else None
 
 
 def _known_of(news: News, attempt: Attempt, now: datetime) -> dict[str, Any]:

@@ -220,9 +220,15 @@ class Recovery:
         if ended:
             await self._check_later(attempt, now)
             return _found(attempt, Finding.ENDED, prediction.status)
-        if await self._is_unwanted(attempt, now):
+        if _is_cold(attempt, prediction, now):
+            waited_s = (now - attempt.created_at).total_seconds()
+            # Said before the provider's own "canceled" can come and say less.
+            await self._post_lost(attempt, f"not begun {waited_s:.0f} s after it was taken", cold=True)
             await self._cancel(attempt, prediction.id)
+            return _found(attempt, Finding.LOST, "not begun in time")
+        if await self._is_unwanted(attempt, now):
             await self._post_lost(attempt, f"still {prediction.status} at its limit")
+            await self._cancel(attempt, prediction.id)
             return _found(attempt, Finding.LOST, f"{prediction.status} past its limit")
         await self._check_later(attempt, now)
         return _found(attempt, Finding.ALIVE, prediction.status)
@@ -248,14 +254,24 @@ class Recovery:
         job = await self._find_job(attempt.job_id)
         if job is None or JobState(job.state).is_terminal:
             return True
-        limit_s = self._line.settings.attempt_limit_s(job.kind)
-        return now >= min(attempt.created_at + timedelta(seconds=limit_s), job.deadline_at)
+        return now >= self._limit_at(attempt, job)
+
+    def _limit_at(self, attempt: Attempt, job: Job | None) -> datetime:
+        """When the attempt's time is over, at the latest with its job's."""
+        # An attempt of an older release has no limit of its own.
+        limit_s = self._line.settings.attempt_limit_s(job.kind if job else "")
+        limit_at = attempt.limit_at or attempt.created_at + timedelta(seconds=limit_s)
+        return min(limit_at, job.deadline_at) if job else limit_at
 
     async def _check_later(self, attempt: Attempt, now: datetime) -> None:
         job = await self._find_job(attempt.job_id)
-        limit_s = self._line.settings.attempt_limit_s(job.kind if job else "")
+        begun = attempt.status not in (AttemptStatus.PENDING, AttemptStatus.STARTING)
         check_at = next_check(
-            attempt.created_at, now, silence_s=self._line.settings.silence_s, limit_s=limit_s
+            attempt.created_at,
+            now,
+            silence_s=self._line.settings.silence_s,
+            limit_at=self._limit_at(attempt, job),
+            start_by=None if begun else attempt.start_by,
         )
         async with self._line.database.transaction() as tx:
             await attempt_rows.note_attempt(tx, attempt.id, check_at=check_at)
@@ -290,9 +306,15 @@ class Recovery:
             return await has_unsettled(tx, attempt.id)
 
     async def _post_lost(
-        self, attempt: Attempt, detail: str, *, worker_died: bool = False, handed_back: bool = False
+        self,
+        attempt: Attempt,
+        detail: str,
+        *,
+        worker_died: bool = False,
+        handed_back: bool = False,
+        cold: bool = False,
     ) -> None:
-        silence = Silence(detail, worker_died=worker_died, handed_back=handed_back)
+        silence = Silence(detail, worker_died=worker_died, handed_back=handed_back, cold=cold)
         await self._inbox.receive_silence(silence, job_id=attempt.job_id, attempt=attempt)
 
     async def _cancel(self, attempt: Attempt, prediction_id: str | None) -> None:
@@ -312,6 +334,15 @@ class Recovery:
 
 
 _ENDS = frozenset(status.value for status in AttemptStatus if status.is_terminal)
+
+
+def _is_cold(attempt: Attempt, prediction: Prediction, now: datetime) -> bool:
+    """Whether the provider has still not begun what another could have begun by now."""
+    return (
+        prediction.status == AttemptStatus.STARTING
+        and attempt.start_by is not None
+        and now >= attempt.start_by
+    )
 
 
 def _is_being_created(attempt: Attempt, now: datetime) -> bool:

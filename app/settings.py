@@ -10,17 +10,56 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, SettingsError
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from app.costs.budgets import Period, read_budgets
+from app.costs.prices import list_prices
 from app.errors import StartupError
 
 Csv = Annotated[tuple[str, ...], NoDecode]
 """Read as a comma- or space-separated list."""
+Figures = dict[str, str | float]
+"""Figures by name, as JSON; as text they are exact."""
+
+
+class RouteQuota(BaseModel):
+    """What a provider may be used for in a period of the calendar before others are asked first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unit: Literal["characters", "seconds", "usd"]
+    per: Period
+    most: float = Field(gt=0)
+    reserve: float = Field(0, ge=0)
+
+
+class RouteStop(BaseModel):
+    """One provider on a kind's route."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    provider: str
+    weight: int | None = Field(None, ge=0, le=1_000_000)
+    most_waiting: int | None = Field(None, ge=0)
+    quota: RouteQuota | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"provider": value} if isinstance(value, str) else value
 
 
 class Settings(BaseSettings):
@@ -54,6 +93,28 @@ class Settings(BaseSettings):
     )
     cog_urls: Csv = Field(
         (), description="`kind=url,…`, or one url for all kinds; empty: the embedded worker"
+    )
+    routing: dict[str, tuple[RouteStop, ...]] = Field(
+        default_factory=dict,
+        description='Providers by kind, as JSON: `{"speech": ["replicate", {"provider": "cog", "weight": 30, '
+        '"most_waiting": 20}], "*": […]}`; empty: the hosted provider, then Cog',
+    )
+    fall_back_after_s: float = Field(
+        60,
+        ge=0,
+        description="How long a job waits for a provider that is away before the next on its route has it",
+    )
+    circuit_s: float = Field(
+        5,
+        gt=0,
+        le=60,
+        description="How long a provider that did not answer thrice in a row is left alone; then twice as "
+        "long, up to twelve times. Without credit or access it is twelve times as long",
+    )
+    starting_limit_s: float = Field(
+        180,
+        gt=0,
+        description="How long a prediction may be `starting` before the next provider is asked instead",
     )
     webhook_tolerance_s: int = Field(
         300, ge=1, le=3600, description="How far a signed timestamp may be from our clock, both ways"
@@ -111,6 +172,43 @@ class Settings(BaseSettings):
     )
     gpu_worker_slots: int = Field(
         1, ge=1, le=64, description="Predictions at Cog servers at once, all together"
+    )
+    gpu_worker_queue: int = Field(
+        16, ge=1, le=1024, description="Predictions that wait at `gpu-worker`, in each group of engines"
+    )
+    gpu_worker_setup_s: float = Field(
+        600, gt=0, description="How long a group of engines may take to load its models"
+    )
+    gpu_worker_run_s: float = Field(
+        900, gt=0, description="How long one prediction may run at `gpu-worker` before it is ended"
+    )
+    gpu_worker_quiet_s: float = Field(
+        120, gt=0, description="Silence of a running engine after which it counts as hung, and is killed"
+    )
+    gpu_worker_idle_s: float = Field(300, gt=0, description="Time after which an unused group is unloaded")
+    neural_models: dict[str, str] = Field(
+        default_factory=dict,
+        description='Neural models by kind for `gpu-worker`, as JSON: `{"speech": "FOLDER or hub name"}`',
+    )
+    neural_allow_noncommercial: bool = Field(
+        False, description="Load weights whose licence does not allow every commercial use"
+    )
+    hf_token: SecretStr | None = Field(
+        None, description="For gated models at the hub; told to their engine only"
+    )
+    webhook_auth_token: SecretStr | None = Field(
+        None, description="Bearer token of the callbacks that `gpu-worker` makes, as in Cog"
+    )
+
+    prices: dict[str, dict[str, Figures]] = Field(
+        default_factory=dict,
+        description='Prices in dollars over the built-in ones, as JSON: `{"replicate": {"owner/name": '
+        '{"second": "l40s"}}, "cog": {"*": {"hour": "0.50"}}}`; see the guide to costs',
+    )
+    budgets: dict[str, Figures] = Field(
+        default_factory=dict,
+        description='What may be spent, in dollars, as JSON: `{"default": {"day": "10", "month": "100"}}`; '
+        "beyond it new jobs are refused; empty: no limit",
     )
 
     db_pool_size: int = Field(10, ge=1, le=500, description="Connections kept open")
@@ -204,6 +302,18 @@ class Settings(BaseSettings):
             url = item.partition("=")[2] or item
             if not url.startswith(("http://", "https://")):
                 raise ValueError("each must be url or kind=url, with http:// or https://")
+        return value
+
+    @field_validator("prices")
+    @classmethod
+    def _known_prices(cls, value: dict[str, dict[str, Figures]]) -> dict[str, dict[str, Figures]]:
+        list_prices(value)
+        return value
+
+    @field_validator("budgets")
+    @classmethod
+    def _known_budgets(cls, value: dict[str, Figures]) -> dict[str, Figures]:
+        read_budgets(value)
         return value
 
     @property

@@ -15,7 +15,7 @@ from db.assets import list_outputs
 from db.attempts import list_attempts
 from db.jobs import find_jobs
 from db.session import Database, Transaction
-from db.states import JobState
+from db.states import AttemptStatus, JobState
 from db.tables import Asset, Attempt, Job
 
 MOST_TOGETHER = 500
@@ -32,6 +32,27 @@ class JobView:
     @property
     def is_ended(self) -> bool:
         return JobState(self.job.state).is_terminal
+
+
+def why_waiting(view: JobView) -> str | None:
+    """Why the job is not further yet, in words; None while somebody works on it, or when it has ended."""
+    match JobState(view.job.state):
+        case JobState.QUEUED:
+            return view.job.waiting_reason or "in line to be sent to a provider"
+        case JobState.RUNNING if view.attempts:
+            return _why_not_begun(view.attempts[-1])
+        case JobState.FINISHING:
+            return view.job.waiting_reason
+        case _:
+            return None
+
+
+def _why_not_begun(attempt: Attempt) -> str | None:
+    if attempt.status == AttemptStatus.PENDING:
+        return f"being sent to {attempt.provider} since {attempt.created_at:%H:%M:%S} UTC"
+    if attempt.status == AttemptStatus.STARTING:
+        return f"{attempt.provider} starting since {attempt.created_at:%H:%M:%S} UTC"
+    return None
 
 
 class Views:

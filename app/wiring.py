@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 
 from app.audio import Audio, default_binary
+from app.costs.books import Books
 from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
 from app.errors import StartupError
@@ -35,6 +36,7 @@ from app.provider.cog import Cog
 from app.provider.replicate import Replicate
 from app.recovery import Recovery
 from app.replay import Replay
+from app.routing.router import Router
 from app.settings import Settings
 from app.storage import BucketLimits, Storage
 from app.tokens import Callbacks, Links
@@ -82,6 +84,7 @@ class Runtime:
     housekeeper: Housekeeper
     worker: Worker
     figures: Figures
+    books: Books
 
 
 @asynccontextmanager
@@ -112,6 +115,9 @@ async def open_runtime(
         await check_schema(database)
         line_clock = LineClock(clock)
         await line_clock.measure(database)
+        if routes is None:
+            owner = process_id if embedded_worker else None
+            routes = await make_routes(settings, embedded_by=owner, workers_elsewhere=workers_elsewhere)
         line = Line(
             settings=settings,
             database=database,
@@ -119,12 +125,10 @@ async def open_runtime(
             notifier=notifier or await _make_notifier(settings, stack),
             metrics=Metrics(),
             clock=line_clock,
+            router=Router(settings, list(routes)),
             process_id=process_id,
             reach=reach,
         )
-        if routes is None:
-            owner = process_id if embedded_worker else None
-            routes = await make_routes(settings, embedded_by=owner, workers_elsewhere=workers_elsewhere)
         for route in routes.values():
             stack.push_async_callback(route.provider.aclose)
         bench = _make_bench(settings, outbound, stack)
@@ -177,7 +181,7 @@ def _join(
         bench=bench,
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
-        jobs=Jobs(line=line, providers=list(providers), disks=disks),
+        jobs=Jobs(line=line, providers={name: route.slots for name, route in routes.items()}, disks=disks),
         uploads=_make_uploads(line, bench, disks),
         inbox=inbox,
         dispatcher=dispatcher,
@@ -193,6 +197,7 @@ def _join(
             process_id=process_id,
         ),
         figures=_make_figures(line, providers, bench, disks),
+        books=Books(line.database),
     )
 
 
@@ -220,6 +225,7 @@ def _make_figures(line: Line, providers: Mapping[str, Provider], bench: Bench, d
             providers=providers,
             engine=line.engine,
             notifier=line.notifier,
+            router=line.router,
         ),
         disks=disks,
         kinds=list(KINDS),

@@ -25,6 +25,7 @@ from app.recovery import Recovery
 from app.work import Station, Step
 from app.work.pulse import Pulse
 from db.attempts import bring_checks_forward, list_live_attempts, note_attempt
+from db.circuits import bring_circuits_forward
 from db.inbox import bring_deliveries_forward
 from db.jobs import bring_jobs_forward, release_all_leases
 from db.keys import delete_idempotency_keys
@@ -218,7 +219,7 @@ class Worker:
             # What waits for longer than anything may was written by a clock that has been set back since.
             latest = self._line.clock.now() + LONGEST_WAIT
             early = await bring_jobs_forward(tx, latest) + await bring_deliveries_forward(tx, latest)
-            early += await bring_checks_forward(tx, latest)
+            early += await bring_checks_forward(tx, latest) + await bring_circuits_forward(tx, latest)
         if released or unasked or early:
             log.info("worker.adopted", leases=released, attempts=len(unasked), brought_forward=early)
 

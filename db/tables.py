@@ -9,6 +9,7 @@ from typing import Any
 
 from sqlalchemy import (
     JSON,
+    BigInteger,
     DateTime,
     Dialect,
     Float,
@@ -136,6 +137,8 @@ class Job(Table, table=True):
     retry_of: str | None = Field(default=None, max_length=64)
     expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """From then on it may be deleted with all that hangs on it; None: never, or it has not ended."""
+    reserved_micros: int | None = Field(default=None, sa_type=BigInteger)
+    """What its tenant's budget is held for while it lives, in micro-dollars."""
 
 
 class Attempt(Table, table=True):
@@ -145,6 +148,8 @@ class Attempt(Table, table=True):
     __table_args__ = (
         Index("uq_attempts_job_id_number", "job_id", "number", unique=True),
         Index("ix_attempts_check", "status", "check_at"),
+        # What was spent since then, by whom and where: read from the index alone.
+        Index("ix_attempts_billed", "billed_at", "tenant", "provider", "cost_micros"),
     )
 
     id: str = Field(primary_key=True, max_length=64)
@@ -169,6 +174,66 @@ class Attempt(Table, table=True):
     metrics: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     result_delivery_id: str | None = Field(default=None, max_length=64)
     """The delivery that carries the output; the finisher reads it from there."""
+    start_by: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When it must have begun: from then on another provider is asked. None: it may wait to its limit."""
+    limit_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When it must have ended, and still leave the job time for another provider where it has one."""
+    differently: bool | None = None
+    """Whether it was asked for with the other parameters that its kind names."""
+    trouble: str | None = Field(default=None, max_length=32)
+    """What ended it, in the words of `app.routing.recovery`."""
+    action: str | None = Field(default=None, max_length=32)
+    """What was done about that."""
+    billed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When it ended and its cost was booked; None: not yet, or by a release that kept no books."""
+    tenant: str | None = Field(default=None, max_length=64)
+    """Who pays: its job's tenant, written with the bill."""
+    run_ms: int | None = Field(default=None, sa_type=BigInteger)
+    """How long the prediction ran, by the provider or else by our clock; `cost_basis` says which."""
+    characters: int | None = Field(default=None, sa_type=BigInteger)
+    output_ms: int | None = Field(default=None, sa_type=BigInteger)
+    """What was asked for, in the units that providers bill."""
+    price: str | None = Field(default=None, max_length=128)
+    """The price that was applied, in words; None where none is known."""
+    cost_micros: int | None = Field(default=None, sa_type=BigInteger)
+    """Micro-dollars; None where no price is known."""
+    cost_basis: str | None = Field(default=None, max_length=16)
+
+
+class Circuit(Table, table=True):
+    """What is held against a provider, by all processes together. No row: nothing ever was."""
+
+    __tablename__ = "circuits"
+
+    provider: str = Field(primary_key=True, max_length=32)
+    failures: int = Field(default=0)
+    opened: int = Field(default=0)
+    trouble: str | None = Field(default=None, max_length=32)
+    reason: str | None = Field(default=None, max_length=500)
+    open_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    probe_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class PastCost(Table, table=True):
+    """What deleted jobs had cost, added up by day: the books are kept longer than the jobs."""
+
+    __tablename__ = "past_costs"
+
+    day: str = Field(primary_key=True, max_length=10)
+    """In UTC, as ISO 8601."""
+    tenant: str = Field(primary_key=True, max_length=64)
+    provider: str = Field(primary_key=True, max_length=32)
+    kind: str = Field(primary_key=True, max_length=64)
+    model: str = Field(primary_key=True, max_length=256)
+    attempts: int = Field(sa_type=BigInteger)
+    jobs: int = Field(sa_type=BigInteger)
+    """Each job once, where its first attempt was."""
+    unpriced: int = Field(sa_type=BigInteger)
+    estimated: int = Field(sa_type=BigInteger)
+    run_ms: int = Field(sa_type=BigInteger)
+    characters: int = Field(sa_type=BigInteger)
+    output_ms: int = Field(sa_type=BigInteger)
+    cost_micros: int = Field(sa_type=BigInteger)
 
 
 class Process(Table, table=True):

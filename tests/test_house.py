@@ -16,11 +16,11 @@ MODULES = sorted(
 MOST_LINES = 400
 MOST_MODULES_IN_A_FOLDER = 10
 MOST_MODULES_IN_APP = 27
-MOST_MODULES_IN_DB = 15
+MOST_MODULES_IN_DB = 17
 """One a table with its verbs, and what they stand on."""
 MOST_MODULES_IN_WEB = 13
 """One a family of routes, and the edge's own parts."""
-MOST_MODULES_IN_CLI = 12
+MOST_MODULES_IN_CLI = 13
 """One a family of commands, and what they share."""
 MOST_MODULES = {
     ROOT / "app" / "cli": MOST_MODULES_IN_CLI,
@@ -92,6 +92,7 @@ def test_the_environment_is_read_through_the_settings_alone() -> None:
         "app/settings.py",
         "app/engines/supervisor.py",
         "app/engines/predict.py",
+        "app/engines/neural/predict.py",
         "app/cli/connection.py",
     }
     found = [

@@ -1,6 +1,6 @@
 """One way to run a foreign program: bounded in time, memory, processor, files and talk.
 
-Owns spawning, draining, limiting and killing. Promises that when `run` returns or raises, the program and
+Owns draining, limiting, killing and reaping. Promises that when `run` returns or raises, the program and
 everything it forked into its group is dead and reaped, and that it dies with us even when we are SIGKILLed
 (where util-linux's `setpriv` is there; 0.4 ms a start, measured). Leaves to the caller what an exit code or a
 last line means: nothing here knows ffmpeg.
@@ -15,11 +15,12 @@ import os
 import resource
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import IO, Any
 
+from app.audio.starting import STARTER, Program, start
 from app.errors import EngineUnavailable
 
 _STDERR_TAIL_BYTES = 8 * 1024
@@ -57,26 +58,27 @@ async def run(
     """Run `argv` with stdin closed and an empty environment; wait for its end.
 
     Raises TimeoutError once `timeout_s` has passed (the group is dead by then) and EngineUnavailable when the
-    program is not there. On cancellation the group is killed and reaped before the cancellation goes on.
+    program is not there. On cancellation the group is killed and reaped before the cancellation goes on; a
+    program that is only just being started then, as soon as it has been.
     """
     limits = limits or Limits()
-    process = _spawn(argv)
+    program = await _start(argv)
+    exited = asyncio.ensure_future(asyncio.to_thread(program.wait))
     pipes = (
-        _Pipe(process.stdout, keep=lambda held: held[:stdout_bytes]),
-        _Pipe(process.stderr, keep=lambda held: held[-_STDERR_TAIL_BYTES:]),
+        _Pipe(program.stdout, keep=lambda held: held[:stdout_bytes]),
+        _Pipe(program.stderr, keep=lambda held: held[-_STDERR_TAIL_BYTES:]),
     )
-    exited = asyncio.ensure_future(asyncio.to_thread(process.wait))
     try:
-        _limit(process.pid, limits)
+        _limit(program.pid, limits)
         for pipe in pipes:
             await pipe.open()
         await asyncio.wait({exited}, timeout=timeout_s)
         if not exited.done():
             raise TimeoutError(f"the program ran longer than {timeout_s:g} s")
     finally:
-        await _end(process.pid, exited, pipes, limits.reap_s)
+        await _end(program.pid, exited, pipes, limits.reap_s)
     stdout, stderr = (pipe.held for pipe in pipes)
-    return Finished(process.returncode, stdout, stderr.decode("utf-8", "replace"))
+    return Finished(exited.result(), stdout, stderr.decode("utf-8", "replace"))
 
 
 class _Pipe(asyncio.Protocol):
@@ -115,26 +117,33 @@ class _Pipe(asyncio.Protocol):
             self._end.close()
 
 
-def _spawn(argv: Sequence[str]) -> subprocess.Popen[bytes]:
-    """Start the program. Python spawns by vfork, which stops us until the exec, 0.5 ms, however large we are;
-    uvloop forks, and copying the page tables of 100 MB cost 2.5 ms of processor time a start (measured)."""
-    program = shutil.which(argv[0])
-    if program is None:
+async def _start(argv: Sequence[str]) -> Program:
+    """Start the program, off the loop."""
+    path = shutil.which(argv[0])
+    if path is None:
         raise EngineUnavailable(f"the program {argv[0]!r} is not there or may not be run")
+    # Nothing of ours goes along: no secrets, and no FFREPORT that would make ffmpeg write a log file.
+    env = {"LC_ALL": "C", "PATH": os.defpath}
+    # Not `run_in_executor`: its future forgets a start that is under way when it is cancelled.
+    starting = STARTER.submit(start, [*_die_with_parent(), path, *argv[1:]], env)
     try:
-        # On the loop's own thread: the kernel's "dies with its parent" means the thread that started it.
-        return subprocess.Popen(
-            [*_die_with_parent(), program, *argv[1:]],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            bufsize=0,
-            start_new_session=True,  # its own group, so that one kill reaches all it forks
-            # Nothing of ours goes along: no secrets, and no FFREPORT that would make ffmpeg write a log file.
-            env={"LC_ALL": "C", "PATH": os.defpath},
-        )
+        return await asyncio.shield(asyncio.wrap_future(starting))
+    except asyncio.CancelledError:
+        if not starting.cancel():
+            starting.add_done_callback(_end_unwanted)
+        raise
     except OSError as exc:
         raise EngineUnavailable(f"the program {argv[0]!r} cannot be started: {exc.strerror}") from exc
+
+
+def _end_unwanted(starting: Future[Program]) -> None:
+    """Nobody waits any more for a program that was just being started."""
+    if starting.exception() is None:
+        program = starting.result()
+        os.killpg(program.pid, signal.SIGKILL)
+        program.wait()
+        program.stdout.close()
+        program.stderr.close()
 
 
 async def _end(pid: int, exited: asyncio.Future[int], pipes: Sequence[_Pipe], reap_s: float) -> None:
@@ -151,7 +160,7 @@ async def _end(pid: int, exited: asyncio.Future[int], pipes: Sequence[_Pipe], re
 
 
 def _die_with_parent() -> list[str]:
-    # A preexec_fn would do the same by a fork that blocks the loop; setpriv execs in place and keeps the pid.
+    # posix_spawn has no such attribute; setpriv execs in place and keeps the pid.
     setpriv = shutil.which("setpriv")
     return [setpriv, "--pdeathsig", "KILL", "--"] if setpriv else []
 

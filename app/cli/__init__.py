@@ -17,6 +17,7 @@ import typer
 from app import __version__
 from app.cli.bench import bench
 from app.cli.calls import Exit, ending
+from app.cli.costs import costs
 from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.jobs import jobs
@@ -34,7 +35,7 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _command in (serve, worker, gpu_worker, request, recover, sweep, doctor, demo, migrate, bench):
+for _command in (serve, worker, gpu_worker, request, recover, costs, sweep, doctor, demo, migrate, bench):
     cli.command(epilog=EXIT_CODES)(_command)
 cli.add_typer(jobs, name="jobs", epilog=EXIT_CODES)
 cli.add_typer(deliveries, name="deliveries", epilog=EXIT_CODES)

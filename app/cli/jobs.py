@@ -144,11 +144,11 @@ async def _watch(settings: Settings, job_id: str, timeout_s: float) -> Json:
 
 def _job_tables(job: Json, events: Sequence[Json]) -> list[Table]:
     attempts = show.table(
-        "attempt", "provider", "status", "engine", "age", "prediction", flexible=("prediction",)
+        "attempt", "provider", "status", "then", "engine", "age", "prediction", flexible=("prediction",)
     )
     for each in job["attempts"]:
         attempts.add_row(
-            str(each["number"]), each["provider"], each["status"],
+            str(each["number"]), each["provider"], each["status"], _then(each),
             show.plain(each["engine"] or each["model"]), show.age(each["created_at"]),
             show.cut(each["error"] or each["prediction_id"]),
         )  # fmt: skip
@@ -167,6 +167,12 @@ def _job_tables(job: Json, events: Sequence[Json]) -> list[Table]:
     return [made for made in (attempts, outputs, story) if made.row_count]
 
 
+def _then(attempt: Json) -> str:
+    """What went wrong with it, and what was done: `lost, fall back`."""
+    words = [attempt["trouble"], attempt["action"]]
+    return ", ".join(word.replace("_", " ") for word in words if word)
+
+
 def _fact(name: str, value: Any) -> str:
     return f"{name} {', '.join(map(str, value)) if isinstance(value, list) else value}"
 
@@ -181,9 +187,20 @@ def _facts(job: Json) -> Table:
             "progress": f"{job['progress']:.0%} {job['stage'] or ''}" if job["finished_at"] is None else None,
             "waiting": job["waiting_reason"],
             "error": f"{error['message']} ({error['code']})" if error else None,
+            "cost": _cost(job["cost"]),
             "retry of": job["retry_of"],
         }
     )
+
+
+def _cost(cost: Json) -> str | None:
+    if not cost["items"]:
+        return None
+    guessed = any(item["basis"] in ("clock", "assumed") for item in cost["items"])
+    unpriced = any(item["usd"] is None for item in cost["items"])
+    known = "no price known" if cost["usd"] is None else f"{cost['usd']:.6f} dollars"
+    notes = ["estimated"] * guessed + ["in part without a price"] * (unpriced and cost["usd"] is not None)
+    return f"{known} ({', '.join(notes)})" if notes else known
 
 
 def _prompt(job: Json) -> str:

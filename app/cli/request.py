@@ -55,6 +55,9 @@ def request(
         ),
     ] = None,
     provider: Annotated[str, typer.Option(help="auto, or the provider to keep to.")] = "auto",
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say where it would run, why and how soon; ask for nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Ask for audio. Prints the job's id; with --wait where the sound is."""
@@ -63,6 +66,9 @@ def request(
         raise CommandError("-o: needs --wait: there is nothing to download before the end", Exit.USAGE)
     waits = wait or output is not None
     body = {"kind": kind, "input": _input(kind, prompt, settings or []), "provider": provider}
+    if dry_run:
+        run(_forecast(read_settings(), body, paths, as_json=as_json))
+        return
     run(_request(read_settings(), body, paths, timeout_s if waits else None, output, as_json=as_json))
 
 
@@ -87,6 +93,35 @@ def refuse_unsuccessful(job: Json) -> None:
         error = job["error"] or {"code": job["state"], "message": "it was canceled"}
         message = f"job {job['id']} {job['state']}: {error['message']} ({error['code']})"
         raise CommandError(message, Exit.JOB_FAILED)
+
+
+async def _forecast(settings: Settings, body: Json, paths: dict[str, Path], *, as_json: bool) -> None:
+    async with service_client(settings, stations=False) as client:
+        for name, path in paths.items():
+            body["input"][name] = await upload(client, path)
+        found = await call(client, "POST", "/v1/jobs", json={**body, "dry_run": True})
+    if as_json:
+        show.print_json(found)
+        return
+    wait = "not known" if found["wait_s"] is None else show.seconds(found["wait_s"])
+    facts = {
+        "provider": found["provider"] or "none",
+        "model": found["model"],
+        "why": found["why"],
+        "wait": f"{wait}, {found['wait_basis']}",
+    }
+    route = show.table("route", "model", "open", "at work", "waiting", "usually", "costs about")
+    for stage in found["route"]:
+        slots = "" if stage["slots"] is None else f" of {stage['slots']}"
+        route.add_row(
+            stage["provider"], show.cut(stage["model"]),
+            "yes" if stage["is_open"] else show.cut(stage["reason"]),
+            f"{stage['live']}{slots}", str(stage["waiting"]),
+            "" if stage["usual_s"] is None else show.seconds(stage["usual_s"]),
+            "not known" if stage["usd"] is None else f"{stage['usd']:.4f} $",
+        )  # fmt: skip
+    for made in (show.grid(facts), route):
+        show.out().print(made)
 
 
 async def _request(

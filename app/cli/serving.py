@@ -10,9 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Coroutine
 from contextlib import closing
-from datetime import datetime
 from typing import Annotated, Any
 
 import structlog
@@ -23,7 +21,10 @@ from alembic.util.exc import CommandError as MigrationError
 from app.cli import show
 from app.cli.calls import CommandError, Exit, run
 from app.cli.connection import is_loopback, read_settings
-from app.engines.supervisor import CogSupervisor
+from app.engines.neural.catalog import BY_KIND
+from app.gpu.groups import groups_for
+from app.gpu.memory import FreeMemory
+from app.gpu.running import running_gpu_worker
 from app.kinds import KINDS
 from app.serve import running_service, running_worker
 from app.settings import Settings
@@ -79,18 +80,15 @@ def worker(
 
 
 def gpu_worker(
-    engines: Annotated[
-        str | None,
-        typer.Option(help="Kinds to serve, by comma. One predictor serves them all today: name all or none."),
-    ] = None,
-    port: Annotated[int, typer.Option(min=0, max=65_535, help="On 127.0.0.1; 0 takes a free one.")] = 5000,
+    engines: Annotated[str | None, typer.Option(help="Kinds to serve, by comma. All by default.")] = None,
+    host: Annotated[str, typer.Option(help="Whoever reaches it may use it: there is no key.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 5000,
 ) -> None:
-    """Run our engines as a Cog server of their own and keep it alive, until a signal.
+    """Run our engines behind one address that speaks Cog's protocol and queues, until a signal.
 
-    The service finds it by COG_URLS.
+    The service finds it by COG_URLS. Each group of engines is a Cog server of its own, loaded at first use.
     """
-    _check_engines(engines)
-    uvloop.run(_supervise(read_settings(serving=True), port))
+    uvloop.run(_supervise(read_settings(serving=True), _named_kinds(engines), host, port))
 
 
 def migrate(
@@ -137,18 +135,25 @@ async def _work(
         await stopped.wait()
 
 
-async def _supervise(settings: Settings, port: int) -> None:
+async def _supervise(settings: Settings, kinds: list[str], host: str, port: int) -> None:
     stopped = stop_signals()
-    with closing(Workspace(settings.var_dir)) as workspace:
-        supervisor = CogSupervisor(
-            port=port, tmp=workspace.root / "worker", on_restart=_told_by_none, log=log
+    groups = groups_for(settings, kinds)
+    if not groups:
+        raise CommandError(
+            f"--engines: no engine here makes {', '.join(kinds)}: see NEURAL_MODELS", Exit.USAGE
         )
-        try:
-            await supervisor.start()
-            show.out().print(f"Engines {_bold(supervisor.url)}  For the service: COG_URLS={supervisor.url}")
-            await _until(stopped, supervisor.run())
-        finally:
-            await supervisor.stop()
+    with closing(Workspace(settings.var_dir)) as workspace:
+        async with running_gpu_worker(
+            settings,
+            groups=groups,
+            tmp=workspace.root / "engines",
+            free_bytes=FreeMemory(),
+            log=log,
+            host=host,
+            port=port,
+        ) as worker:
+            show.out().print(f"Engines {_bold(worker.url)}  For the service: COG_URLS={worker.url}")
+            await stopped.wait()
 
 
 async def _migrate(settings: Settings, revision: str) -> tuple[str, str]:
@@ -170,19 +175,6 @@ async def _move(database: Any, before: str | None, revision: str) -> None:
         raise CommandError(f"--revision: {exc}", Exit.USAGE) from exc
 
 
-async def _until(stopped: asyncio.Event, endless: Coroutine[Any, Any, None]) -> None:
-    watching = asyncio.ensure_future(endless)
-    try:
-        await stopped.wait()
-    finally:
-        watching.cancel()
-        await asyncio.gather(watching, return_exceptions=True)
-
-
-async def _told_by_none(_gone_at: datetime) -> None:
-    """The service learns of a restart by its predictions' silence: it is another process."""
-
-
 def _named_stations(stations: str | None) -> list[Station]:
     if stations is None:
         return list(Station)
@@ -195,19 +187,17 @@ def _named_stations(stations: str | None) -> list[Station]:
     return [Station(name) for name in dict.fromkeys(named)]
 
 
-def _check_engines(engines: str | None) -> None:
+def _named_kinds(engines: str | None) -> list[str]:
+    """The kinds that were named, else all that this worker can make."""
+    known = list(dict.fromkeys([*KINDS, *BY_KIND]))
     if engines is None:
-        return
-    named = {name.strip() for name in engines.split(",") if name.strip()}
-    unknown = sorted(named - set(KINDS))
-    if unknown:
-        raise CommandError(
-            f"--engines: unknown: {', '.join(unknown)}; there are {', '.join(KINDS)}", Exit.USAGE
-        )
-    if named != set(KINDS):
-        raise CommandError(
-            f"--engines: one predictor serves {', '.join(KINDS)} together; leave the option out", Exit.USAGE
-        )
+        return known
+    named = [name.strip() for name in engines.split(",") if name.strip()]
+    unknown = sorted(set(named) - set(known))
+    if unknown or not named:
+        told = ", ".join(unknown) or "none named"
+        raise CommandError(f"--engines: {told}; there are {', '.join(known)}", Exit.USAGE)
+    return list(dict.fromkeys(named))
 
 
 def _bold(text: str) -> str:

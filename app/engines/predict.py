@@ -65,7 +65,7 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
     def setup(self) -> None:
         """Step back behind the service, and clear what a killed worker left."""
         _yield_the_core()
-        self._scratch = _open_scratch()
+        self._scratch = open_scratch()
 
     def run(
         self,
@@ -207,7 +207,7 @@ def _needed(audio: Path | None) -> Path:
     return audio
 
 
-class _Scratch:
+class Scratch:
     """A folder of this worker's own, holding the files of one prediction at most.
 
     Cog reads an output file after `run` has returned and never deletes it, so a file is deleted when the next
@@ -228,18 +228,18 @@ class _Scratch:
         return Path(tempfile.mkdtemp(prefix="run-", dir=self._folder)) / name
 
 
-def _open_scratch() -> _Scratch:
+def open_scratch() -> Scratch:
     """In `REPRISE_WORKER_TMP`, which must belong to one worker alone, else in a folder of this process."""
     named = os.environ.get("REPRISE_WORKER_TMP")
     if named:
         Path(named).mkdir(parents=True, exist_ok=True)
-        return _Scratch(Path(named))
+        return Scratch(Path(named))
     prefix = "reprise-worker-"
     for left in Path(tempfile.gettempdir()).glob(f"{prefix}*"):
         pid = left.name.removeprefix(prefix).partition("-")[0]
         if not Path("/proc", pid).exists():
             shutil.rmtree(left, ignore_errors=True)
-    return _Scratch(Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-")))
+    return Scratch(Path(tempfile.mkdtemp(prefix=f"{prefix}{os.getpid()}-")))
 
 
 def _sweep_coglet(folder: Path, *, now: float) -> None:

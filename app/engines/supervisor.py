@@ -27,7 +27,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -80,13 +80,17 @@ class CogSupervisor:
         port: int = 0,
         tmp: Path,
         setup_timeout_s: float = 60.0,
+        environment: Mapping[str, str] | None = None,
         on_restart: OnRestart,
         log: FilteringBoundLogger,
     ) -> None:
-        """`predictor` is `path.py:Class`; port 0 picks a free one; `tmp` is this server's alone."""
+        """`predictor` is `path.py:Class`; port 0 picks a free one; `tmp` is this server's alone.
+
+        `environment` is what the server is told beside our own, which loses its secrets on the way.
+        """
         self._port = port or _free_port()
         self._python = Path(python).absolute()  # not resolved: a link is what makes it a venv's
-        self._environment = _environment(predictor, self._port, tmp, setup_timeout_s)
+        self._environment = _environment(predictor, self._port, tmp, setup_timeout_s, environment or {})
         self._tmp = tmp
         self._setup_timeout_s = setup_timeout_s
         self._on_restart = on_restart
@@ -312,9 +316,11 @@ def _write_worker_python(script: Path, python: Path) -> None:
     script.chmod(0o755)
 
 
-def _environment(predictor: str, port: int, tmp: Path, setup_timeout_s: float) -> dict[str, str]:
+def _environment(
+    predictor: str, port: int, tmp: Path, setup_timeout_s: float, more: Mapping[str, str]
+) -> dict[str, str]:
     file, _, name = predictor.rpartition(":")
-    kept = {key: value for key, value in os.environ.items() if not _SECRET.match(key)}
+    kept = {key: value for key, value in os.environ.items() if not _SECRET.match(key)} | dict(more)
     paths = [str(_ROOT), *filter(None, [kept.get("PYTHONPATH")])]
     return kept | {
         # The server starts its worker as bare `python`, whichever that is.

@@ -52,7 +52,8 @@ class Intake:
     async def accept(self, asked: Asked) -> str:
         """The id of the job that this makes, or has made before; returns after the commit.
 
-        Raises Overloaded, DatabaseUnavailable, and InvalidInput for a key that made another request's job.
+        Raises Overloaded, BudgetExceeded, DatabaseUnavailable, and InvalidInput for a key that made another
+        request's job.
         """
         try:
             outcome = await self._group.submit(asked)
@@ -74,7 +75,8 @@ class Intake:
     async def _store_in(
         self, tx: Transaction, *, group: Sequence[Asked], admitted: set[str]
     ) -> list[str | AppError]:
-        await self._admission.look(tx, group[0].job.created_at)
+        tenants = {asked.job.tenant for asked in group}
+        await self._admission.look(tx, group[0].job.created_at, tenants)
         outcomes: list[str | AppError] = []
         there = {job.id for job in await find_jobs(tx, list(admitted))} if admitted else set()
         fresh: list[Job] = []

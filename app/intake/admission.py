@@ -1,4 +1,4 @@
-"""Whether one more job may be accepted: room for it, and time for it.
+"""Whether one more job may be accepted: room for it, time for it, and money (`app.intake.spending`).
 
 Refuses with `Overloaded` before anything is stored: when the live limit is met, and when the job would most
 likely pass its own deadline before its turn came. Promises to be cheap, honest and slow to say no: the live
@@ -16,10 +16,12 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from app.errors import Overloaded
+from app.intake.spending import Spending
 from app.line import Line
 from db.jobs import Crowd, count_crowds, count_started
 from db.session import Transaction
@@ -69,19 +71,23 @@ class Admission:
     def __init__(self, *, line: Line) -> None:
         self._line = line
         self._count = Count()
+        self._spending = Spending(settings=line.settings, router=line.router)
 
-    async def look(self, tx: Transaction, now: datetime) -> None:
+    async def look(self, tx: Transaction, now: datetime, tenants: Iterable[str] = ()) -> None:
         """Count again if the last count is old; before a transaction admits anybody, since what it has not
         written yet is in no count."""
+        await self._spending.look(tx, tenants, now)
         stale = time.monotonic() - self._count.at_s >= COUNT_EVERY_S
         most = self._line.settings.max_queued_jobs
         if stale or self._count.accepted >= max(1, int(most * COUNT_SHARE)):
             await self._recount(tx, now)
 
     def admit(self, job: Job) -> None:
-        """Count the job in. Raises Overloaded, with when to come again, and then nothing is counted."""
+        """Count the job in. Raises Overloaded, with when to come again, and BudgetExceeded; and then nothing
+        is counted."""
         self._check_room(job.tenant, self._line.settings.max_queued_jobs)
         self._check_time(job)
+        self._spending.admit(job, job.created_at)
         # Counted before it is committed: if it never is, the next count puts that right.
         self._count.live[job.tenant] += 1
         self._count.accepted += 1

@@ -84,6 +84,18 @@ class Kind:
     read: Callable[[object], object] = lambda output: output
     """What a model answered, in our own words: `outputs` by name, each an address or a data URI. Raises
     ProviderBadResponse for what it cannot read; an answer that is in those words already passes."""
+    other_ways: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By provider: the model inputs that differ when a failed prediction is asked for once more."""
+
+    def has_other_way(self, provider: str) -> bool:
+        """Whether a failed prediction may be asked for there with other parameters."""
+        return provider in self.other_ways
+
+    def ask(self, provider: str, wanted: Any, *, differently: bool = False) -> dict[str, Any]:
+        """The input as that provider's model takes it."""
+        hosted = self.hosted if provider == "replicate" else None
+        asked = hosted.ask(wanted) if hosted else self.ask_worker(wanted)
+        return {**asked, **self.other_ways.get(provider, {})} if differently else asked
 
     def find_outputs(self, output: object) -> dict[str, str]:
         """Where each named output lies: a URL or a data URI.

@@ -36,4 +36,6 @@ SOUND_EFFECT = Kind(
     ask_worker=_ask_worker,
     # A loop's seam lies in its silence too: trimming it would open a click.
     outputs={"audio": Sound(trims_silence=lambda wanted: wanted.trim_silence and not wanted.loop)},
+    # Fewer steps are a smaller job: what ran out of memory or time may pass.
+    other_ways={"replicate": {"steps": 4}},
 )

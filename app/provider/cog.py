@@ -25,6 +25,7 @@ from app.errors import (
     PredictionUnknown,
     ProviderBusy,
     ProviderRejected,
+    ProviderThrottled,
     ProviderUnavailable,
     StartupError,
     Unauthenticated,
@@ -165,7 +166,9 @@ class Cog:
         """Why a PUT failed. Never ambiguous: our own id makes the repetition harmless."""
         if answer.status in (409, 503):
             return await self._not_now(server, answer)
-        if answer.status >= 500 or answer.status in (408, 429):
+        if answer.status == 429:
+            return ProviderThrottled(_said(answer), retry_after_s=answer.retry_after_s())
+        if answer.status >= 500 or answer.status == 408:
             return ProviderUnavailable(_said(answer), retry_after_s=answer.retry_after_s())
         fields = read_problem(answer.body)[1]
         return ProviderRejected(_said(answer), status=answer.status, invalid_fields=fields)

@@ -30,7 +30,14 @@ from tenacity import (
     stop_after_attempt,
 )
 
-from app.errors import AppError, PredictionUnknown, ProviderRejected, ProviderUnavailable, StartupError
+from app.errors import (
+    AppError,
+    PredictionUnknown,
+    ProviderRejected,
+    ProviderThrottled,
+    ProviderUnavailable,
+    StartupError,
+)
 from app.provider import reading
 from app.provider.base import DownloadRules, Health, Json, Order, Prediction, Proof
 from app.provider.reading import Answer, bad_response
@@ -188,7 +195,7 @@ class Replicate:
         if _VERSION.fullmatch(order.model):
             return partial(self._client.predictions.async_create, version=order.model, **asked)
         if _MODEL.fullmatch(model) is None or (version and not _ID.fullmatch(version)):
-            raise ProviderRejected(f"not a Replicate model: {order.model[:100]!r}")
+            raise ProviderRejected(f"not a Replicate model: {order.model[:100]!r}", status=404)
         if version:
             return partial(self._client.predictions.async_create, version=version, **asked)
         return partial(self._client.models.predictions.async_create, model=model, **asked)
@@ -271,6 +278,8 @@ class Replicate:
         return ProviderRejected(self._said(answer), status=answer.status, invalid_fields=fields)
 
     def _unavailable(self, answer: Answer, *, ambiguous: bool = False) -> ProviderUnavailable:
+        if answer.status == 429:
+            return ProviderThrottled(self._said(answer), retry_after_s=answer.retry_after_s())
         return ProviderUnavailable(
             self._said(answer), retry_after_s=answer.retry_after_s(), ambiguous=ambiguous
         )

@@ -31,6 +31,7 @@ QUEUES_FRESH_S = 1.5
 STATIONS = {"queued": "dispatch", "delivery": "apply", "finishing": "finish"}
 """The station whose work it is; a running job is the provider's."""
 _NONE = (0, 0, 0.0, 0.0)
+_OPENNESS = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,8 @@ class Figures:
             self._metrics.dependency_up.labels(name).set(int(standing.ok))
             if standing.last_ok_s is not None:
                 self._metrics.dependency_age.labels(name).set(standing.last_ok_s)
+            if circuit := standing.facts.get("circuit"):
+                self._metrics.circuit.labels(name).set(_OPENNESS[circuit["state"]])
         self._metrics.disk_free.clear()
         for place, free_bytes in free.items():
             self._metrics.disk_free.labels(place).set(free_bytes)

@@ -90,6 +90,13 @@ class Metrics:
             "reprise_deliveries_settled_total", "Deliveries settled", "outcome"
         )
 
+        self.spend = self._counter(
+            "reprise_spend_usd_total",
+            "US dollars booked for attempts; an estimate that was too high is not taken back here",
+            "provider",
+            "kind",
+        )
+
     def _time_the_line(self) -> None:
         self.step_seconds = self._histogram(
             "reprise_step_seconds",
@@ -143,6 +150,9 @@ class Metrics:
         )
         self.dependency_age = self._gauge(
             "reprise_dependency_last_success_seconds", "Time since it last answered well", "dependency"
+        )
+        self.circuit = self._gauge(
+            "reprise_circuit_open", "0 closed, 1 open, 0.5 while one job tries the provider again", "provider"
         )
         self.disk_free = self._gauge("reprise_disk_free_bytes", "Room left on its disk", "place")
         self.clock_skew = self._gauge(

@@ -13,7 +13,17 @@ from app.errors import InvalidInput, RequestError
 from app.jobs import JobRequest
 from app.notify import job_topic
 from app.web.parts import Moment, Part, Responses, pack_cursor, unpack_cursor
-from app.web.schemas import EventOut, EventPage, JobOut, JobPage, KindName, NewJob, Problem, StateName
+from app.web.schemas import (
+    EventOut,
+    EventPage,
+    ForecastOut,
+    JobOut,
+    JobPage,
+    KindName,
+    NewJob,
+    Problem,
+    StateName,
+)
 from app.wiring import Runtime
 from db.jobs import JobFilter
 from db.states import JobState
@@ -36,6 +46,7 @@ router = APIRouter(
 )
 NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such job"}}
 CONFLICT: Responses = {409: {"model": Problem, "description": "The job's state does not allow it"}}
+BROKE: Responses = {402: {"model": Problem, "description": "The budget is spent; `budget` says until when"}}
 BUSY: Responses = {503: {"model": Problem, "description": "Nothing was stored; see `Retry-After`"}}
 
 
@@ -43,8 +54,10 @@ BUSY: Responses = {503: {"model": Problem, "description": "Nothing was stored; s
     "",
     status_code=202,
     responses={
+        200: {"model": ForecastOut, "description": "A dry run: nothing was stored"},
         201: {"model": JobOut, "description": "Ended within the wait"},
         400: {"model": Problem, "description": "Not JSON, or a header is wrong"},
+        **BROKE,
         **BUSY,
     },
 )
@@ -55,13 +68,16 @@ async def submit_job(
     response: Response,
     idempotency_key: Annotated[str | None, Header(description="The same key makes one job")] = None,
     prefer: Annotated[str | None, Header(description="`wait=N`, 1-60 s: answer when it has ended")] = None,
-) -> JobOut:
+) -> JobOut | ForecastOut:
     """Ask for audio. Answered at once with 202, or with 201 once it has ended within `Prefer: wait=N`."""
     keys = request.headers.getlist("idempotency-key")
     if len(keys) > 1 or (idempotency_key is not None and not _KEY.fullmatch(idempotency_key)):
         raise _BadHeader("Idempotency-Key: one value of 1-255 visible ASCII characters")
     wait_s = _wait_of(prefer)
     asked = JobRequest(new.kind, new.input, new.metadata, new.provider, new.deadline_s, new.priority)
+    if new.dry_run:
+        response.status_code = 200
+        return ForecastOut.of(new.kind, await runtime.jobs.forecast(asked))
     view = await runtime.jobs.submit(asked, idempotency_key=idempotency_key)
     if wait_s:
         view = await runtime.jobs.wait(view.job.id, timeout_s=wait_s)
@@ -113,7 +129,7 @@ async def cancel_job(job_id: JobId, runtime: Part) -> JobOut:
     return JobOut.of(await runtime.jobs.cancel(job_id), runtime.links)
 
 
-@router.post("/{job_id}/retry", status_code=202, responses=NOT_FOUND | CONFLICT | BUSY)
+@router.post("/{job_id}/retry", status_code=202, responses=NOT_FOUND | CONFLICT | BROKE | BUSY)
 async def retry_job(job_id: JobId, runtime: Part, response: Response) -> JobOut:
     """Ask again for what a failed or canceled job asked: a new job, with `retry_of`."""
     view = await runtime.jobs.retry(job_id)

@@ -7,6 +7,7 @@ never leaves the process.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
@@ -17,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.errors import AppError, InvalidInput, PermanentError, RequestError, TransientError
+from app.errors import AppError, BudgetExceeded, InvalidInput, PermanentError, RequestError, TransientError
 from db.session import CommitUnknown, DatabaseUnavailable
 
 log = structlog.get_logger()
@@ -118,6 +119,15 @@ def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONR
             )
         case InvalidInput():
             return problem(request, status=exc.status, code=exc.code, detail=exc.message, field=exc.field)
+        case BudgetExceeded():
+            return problem(
+                request,
+                status=exc.status,
+                code=exc.code,
+                detail=exc.message,
+                headers={"Retry-After": str(max(1, math.ceil(exc.retry_after_s)))},
+                budget=dict(exc.facts),
+            )
         case RequestError():
             return problem(request, status=exc.status, code=exc.code, detail=exc.message)
         case TransientError():

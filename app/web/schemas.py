@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.costs.prices import to_usd
+from app.intake.forecast import Forecast
 from app.kinds import KINDS
 from app.tokens import Links
-from app.views import JobView
+from app.views import JobView, why_waiting
 from app.web.parts import Moment
 from db.tables import Attempt, Delivery, Event
 
@@ -30,6 +34,9 @@ class NewJob(BaseModel):
     provider: str = Field("auto", max_length=32, description="`auto`, or the provider to keep to")
     deadline_s: float | None = Field(None, ge=1, le=86_400, description="When to give up on the whole job")
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first")
+    dry_run: bool = Field(
+        False, description="Answer 200 with where it would run, why and how soon; nothing is stored"
+    )
 
 
 class OutputOut(BaseModel):
@@ -63,14 +70,51 @@ class AttemptOut(BaseModel):
     created_at: datetime
     ended_at: datetime | None
     error: str | None
+    trouble: str | None = Field(description="What went wrong, in one word of a fixed list")
+    action: str | None = Field(description="What was done about it: `retry_same`, `fall_back`, …")
+    differently: bool = Field(description="Asked for with the other parameters that the kind names")
     metrics: dict[str, Any]
 
 
+class CostItemOut(BaseModel):
+    """What one attempt cost, once it has ended."""
+
+    attempt: int
+    provider: str
+    model: str
+    usd: float | None = Field(description="null where no price is known")
+    price: str | None = Field(description="The price that was applied")
+    basis: str = Field(description="How sure that is: `metered`, `clock`, `assumed`, `nothing`, `unpriced`")
+    seconds: float | None = Field(description="Running time")
+    characters: int | None
+    output_seconds: float | None
+
+    @classmethod
+    def of(cls, attempt: Attempt) -> CostItemOut:
+        return cls(
+            attempt=attempt.number,
+            provider=attempt.provider,
+            model=attempt.model,
+            usd=None if attempt.cost_micros is None else to_usd(attempt.cost_micros),
+            price=attempt.price,
+            basis=attempt.cost_basis or "",
+            seconds=None if attempt.run_ms is None else attempt.run_ms / 1000,
+            characters=attempt.characters,
+            output_seconds=None if attempt.output_ms is None else attempt.output_ms / 1000,
+        )
+
+
 class CostOut(BaseModel):
-    """What the job cost. `usd` is null while no price is known."""
+    """What the job cost so far. `usd` is null while no price is known of any attempt that has ended."""
 
     usd: float | None = None
-    items: list[dict[str, Any]] = Field(default_factory=list)
+    items: list[CostItemOut] = Field(default_factory=list)
+
+    @classmethod
+    def of(cls, attempts: Sequence[Attempt]) -> CostOut:
+        billed = [attempt for attempt in attempts if attempt.billed_at is not None]
+        known = [attempt.cost_micros for attempt in billed if attempt.cost_micros is not None]
+        return cls(usd=to_usd(sum(known)) if known else None, items=[CostItemOut.of(each) for each in billed])
 
 
 class JobOut(BaseModel):
@@ -101,8 +145,11 @@ class JobOut(BaseModel):
         job = view.job
         error = ErrorOut(code=job.error_code, message=job.error_message or "") if job.error_code else None
         return cls(
-            **job.model_dump(include=set(cls.model_fields) & set(type(job).model_fields)),
+            **job.model_dump(
+                include=set(cls.model_fields) & set(type(job).model_fields) - {"waiting_reason"}
+            ),
             metadata=job.caller_metadata,
+            waiting_reason=why_waiting(view),
             outputs={
                 name: OutputOut(
                     asset_id=asset.id,
@@ -113,9 +160,41 @@ class JobOut(BaseModel):
                 for name, asset in view.outputs.items()
             },
             error=error,
-            cost=CostOut(),
+            cost=CostOut.of(view.attempts),
             attempts=[attempt_out(attempt) for attempt in view.attempts],
         )
+
+
+class StageOut(BaseModel):
+    """A provider on the route, as it stands."""
+
+    provider: str
+    model: str
+    is_open: bool = Field(description="Whether it may be asked now")
+    reason: str | None = Field(description="Why not")
+    live: int = Field(description="Predictions that it is at work on")
+    waiting: int = Field(description="Jobs that wait for a slot of it and would go first")
+    slots: int | None = Field(description="How many predictions it takes at once; null: no limit of ours")
+    usual_s: float | None = Field(description="How long one of this kind lately took there; null: not known")
+    usd: float | None = Field(description="What one attempt is expected to cost; null: no price is known")
+    usd_basis: str = Field(description="`units` of the input, a guess of `time`, or `unpriced`")
+
+
+class ForecastOut(BaseModel):
+    """Where a job would run if it were asked for now."""
+
+    dry_run: Literal[True] = True
+    kind: str
+    provider: str | None = Field(description="Null: none that may take it is configured")
+    model: str | None
+    why: str
+    wait_s: float | None = Field(description="Until it would begin, as an estimate; null: not known")
+    wait_basis: str = Field(description="What the estimate is made of")
+    route: list[StageOut]
+
+    @classmethod
+    def of(cls, kind: str, forecast: Forecast) -> ForecastOut:
+        return cls(kind=kind, **asdict(forecast))
 
 
 class JobPage(BaseModel):
@@ -216,6 +295,16 @@ class RecoveryOut(BaseModel):
     found: list[FoundOut]
 
 
+class BudgetOut(BaseModel):
+    """The budget that a new job would pass."""
+
+    usd: float
+    per: Literal["hour", "day", "month"]
+    spent_usd: float
+    reserved_usd: float = Field(description="Held by jobs under way, by estimate")
+    resets_at: datetime
+
+
 class Problem(BaseModel):
     """RFC 9457 problem details."""
 
@@ -227,7 +316,9 @@ class Problem(BaseModel):
     request_id: str
     field: str | None = None
     retry_after_s: int | None = None
+    budget: BudgetOut | None = Field(None, description="With `budget_exceeded`")
 
 
 def attempt_out(attempt: Attempt) -> AttemptOut:
-    return AttemptOut(**attempt.model_dump(include=set(AttemptOut.model_fields)))
+    facts = attempt.model_dump(include=set(AttemptOut.model_fields))
+    return AttemptOut(**{**facts, "differently": bool(attempt.differently)})

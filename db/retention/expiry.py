@@ -2,7 +2,7 @@
 
 A live job is never deleted, nor one whose prediction is still being ended at its provider. An asset stays
 until the last job or upload that has it goes; its objects are condemned in the same transaction and
-deleted after it.
+deleted after it. What the job cost is added to the books of the past (`db.costs`).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from sqlalchemy import bindparam, delete, or_, select, update
 from sqlmodel import SQLModel, col
 
 from db.assets import lay_tombstone
+from db.costs import keep_past_costs
 from db.session import Transaction
 from db.states import LIVE_ATTEMPT_STATUSES, LIVE_JOB_STATES
 from db.tables import Asset, Attempt, Delivery, Event, IdempotencyKey, Job, JobInput, Output, Upload
@@ -61,6 +62,7 @@ async def delete_expired_jobs(
     for table in (Output, JobInput):
         had = select(col(table.asset_id)).where(col(table.job_id).in_(job_ids))
         asset_ids.update((await tx.execute(had)).scalars())
+    await keep_past_costs(tx, job_ids)
     await _delete_rows(tx, job_ids)
     if with_keys:
         await tx.execute(delete(IdempotencyKey).where(col(IdempotencyKey.job_id).in_(job_ids)))

@@ -98,7 +98,7 @@ async def _ours(count: int, port: int) -> Seen:
             seen = await _load(waiting, start, stored)
             start()
             done = 0
-            async with asyncio.timeout(60):
+            async with asyncio.timeout(180):
                 while done < len(seen.acknowledged):
                     await asyncio.sleep(0.5)
                     ends = await ended_at(url)

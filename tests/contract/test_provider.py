@@ -12,10 +12,12 @@ import httpx
 import pytest
 
 from app.errors import PredictionUnknown, ProviderBadResponse, ProviderRejected, ProviderUnavailable
+from app.gpu.groups import Group
 from app.provider.base import Order, Prediction, Provider
 from app.provider.cog import Cog
 from app.provider.replicate import Replicate
-from tests.contract.test_provider_cog import CogServer, Receiver
+from tests.contract.gpu_ground import calling, gpu_worker, moody, write_schema
+from tests.contract.test_provider_cog import SCHEMA, CogServer, Receiver
 from tests.fakes.provider import SECRET, TERMINAL, TOKEN, FakeReplicate, served
 
 
@@ -47,10 +49,16 @@ class World:
         return self.provider.parse(body)
 
 
-@pytest.fixture(params=["replicate", pytest.param("cog", marks=pytest.mark.real)])
+REAL = [pytest.param(name, marks=pytest.mark.real) for name in ("cog", "gpu_worker")]
+
+
+@pytest.fixture(params=["replicate", *REAL])
 async def world(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[World]:
     if request.param == "replicate":
         async with _replicate_world() as made:
+            yield made
+    elif request.param == "gpu_worker":
+        async with _gpu_worker_world(tmp_path) as made:
             yield made
     else:
         async with _cog_world(tmp_path) as made:
@@ -212,3 +220,25 @@ async def _cog_world(folder: Path) -> AsyncIterator[World]:
         finally:
             await provider.aclose()
             await server.kill()
+
+
+@contextlib.asynccontextmanager
+async def _gpu_worker_world(folder: Path) -> AsyncIterator[World]:
+    receiver = Receiver()
+    group = Group("moody", (), moody(folder))
+    write_schema(folder / "engines" / group.name, SCHEMA)
+    async with served(receiver) as url, contextlib.AsyncExitStack() as running:
+        worker = await running.enter_async_context(gpu_worker(folder, [group]))
+        provider = Cog(urls={"*": worker.url})
+
+        async def play(prediction_id: str, mode: str) -> None:
+            """It goes by itself."""
+
+        async with calling(worker, f"{url}/warm") as caller:
+            # Loaded once, so that it can refuse an input at once, as a Cog server does.
+            await caller.put("first")
+            await receiver.terminal()
+        try:
+            yield World(provider, receiver, url, play, running.aclose)
+        finally:
+            await provider.aclose()

@@ -18,6 +18,7 @@ P = CrashPoint
 COMMITS: dict[str, CrashPoint | str] = {
     "dispatch.step": P.ATTEMPT_COMMITTED,
     "dispatch._created": P.PREDICTION_STORED,
+    "dispatch._refused": "holds a failure against the provider; forgotten, the next one counts",
     "dispatch._look_soon": "only moves the time of the next look, which comes anyway",
     "dispatch._withdraw": P.ATTEMPT_WITHDRAWN,
     "finish.step": P.FINISH_CLAIMED,
@@ -32,8 +33,9 @@ COMMITS: dict[str, CrashPoint | str] = {
     "inbox._quarantine": "settles a delivery that moves nothing",
     "inbox._apply": P.DELIVERY_APPLIED,
     "intake._store": P.JOB_COMMITTED,
+    "uploads._store": "nobody was answered: sent again, and an object without a row is swept",
     "jobs.cancel": P.JOB_CANCELED,
-    "moves.refuse_attempt": P.ATTEMPT_REFUSED,
+    "moves.end_refused": P.ATTEMPT_REFUSED,
     "recovery._heard": P.PREDICTION_FOUND,
     "recovery._in_budget": "only moves the time of the next look",
     "recovery._check_later": "only moves the time of the next look",
@@ -45,7 +47,6 @@ COMMITS: dict[str, CrashPoint | str] = {
     "housekeeping._find_refusal": "marks the store as this database's own; done again alike",
     "housekeeping._is_our_turn": "takes the turn for one round; the next comes in its time",
     "pulse._beat": "says that the process is alive",
-    "uploads._store": "an upload whose sender was not told is named by no job, and expires",
     "wiring._own_secret": "made once, by whoever comes first",
     "worker.beat": "says that the process is alive",
     "worker.alive": "says that the process has left; a death tells the same, later",
@@ -58,17 +59,16 @@ CALLS: dict[str, CrashPoint | str] = {
     "dispatch._stop_paying": "PREDICTION_CANCELED proves a cancel that nobody stored",
     "finish._fetch": P.OUTPUT_FETCHED,
     "finish._trim": P.OUTPUT_TRIMMED,
-    "finish._make_asset": P.OUTPUT_STORED,
+    "shelf.shelve": P.OUTPUT_STORED,
     "inbox.receive": P.DELIVERY_COMMITTED,
     "intake.accept": P.JOB_COMMITTED,
     "recovery._ask": P.POLL_ANSWERED,
     "recovery._cancel": P.PREDICTION_CANCELED,
-    "uploads._store": "an object that has no row is swept",
 }
 """`inbox.receive` and `intake.accept` hand their rows to a group commit."""
 CALL = re.compile(
     r"provider(s\[[^\]]+\])?\.(create|get|find|cancel)\(|\.(outbound|storage|audio)\.(download|post|put|trim)\w*\("
-    r"|_group\.submit\(|await shelve\("
+    r"|_group\.submit\(|\sstorage\.put\("
 )
 NO_STATIONS = {"cli", "web", "engines", "provider", "outbound"}
 """They hold no rows: the web and the commands call `jobs` and `inbox`, the rest are what is called."""

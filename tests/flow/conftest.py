@@ -34,7 +34,7 @@ from app.outbound import Outbound
 from app.provider.cog import Cog
 from app.provider.replicate import Replicate
 from app.wiring import Runtime, open_runtime
-from db.tables import Attempt, Delivery, Job
+from db.tables import Attempt, Circuit, Delivery, Job
 from tests.conftest import SERVERS, TEMPLATE, MariadbServer, PostgresServer, drain, make_settings, migrate
 from tests.fakes.cog import FakeCog
 from tests.fakes.provider import SECRET, TOKEN, FakeReplicate, served
@@ -143,6 +143,8 @@ class Stage:
             await tx.execute(update(Job).values(run_after=past))
             await tx.execute(update(Attempt).values(check_at=past))
             await tx.execute(update(Delivery).values(run_after=past))
+            open_ones = update(Circuit).where(col(Circuit.open_until).is_not(None))
+            await tx.execute(open_ones.values(open_until=past, probe_until=None))
 
     async def change(self, table: type[SQLModel], row_id: str, **values: Any) -> None:
         """Write values into a row, behind everybody's back."""
@@ -154,11 +156,19 @@ class Stage:
         for attempt in await self.attempts():
             created_at = attempt.created_at - timedelta(seconds=seconds)
             check_at = attempt.check_at - timedelta(seconds=seconds)
-            await self.change(Attempt, attempt.id, created_at=created_at, check_at=check_at)
+            limits = {
+                name: getattr(attempt, name) - timedelta(seconds=seconds)
+                for name in ("limit_at", "start_by")
+                if getattr(attempt, name) is not None
+            }
+            await self.change(Attempt, attempt.id, created_at=created_at, check_at=check_at, **limits)
         for job in await self.rows(Job):
             deadline_at = job.deadline_at - timedelta(seconds=seconds)
             run_after = job.run_after - timedelta(seconds=seconds)
-            await self.change(Job, job.id, deadline_at=deadline_at, run_after=run_after)
+            created_at = job.created_at - timedelta(seconds=seconds)
+            await self.change(
+                Job, job.id, created_at=created_at, deadline_at=deadline_at, run_after=run_after
+            )
 
     async def look(self) -> None:
         """What recovery does on its schedule, with everything silent long enough; then all that follows."""

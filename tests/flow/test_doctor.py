@@ -18,6 +18,7 @@ from app.cli.doctor.running import (
     _judge_skew,
 )
 from db.tables import Job
+from tests.fakes.provider import no_credit
 from tests.flow.conftest import OpenStage, Stage
 
 
@@ -29,12 +30,14 @@ async def only(check: Any, line: Stage) -> Finding:
 
 
 @pytest.mark.parametrize(
-    ("late_s", "level"), [(0, Level.OK), (30, Level.OK), (90, Level.WARN), (3000, Level.FAIL)]
+    ("late_s", "level"), [(-300, Level.OK), (30, Level.OK), (90, Level.WARN), (3000, Level.FAIL)]
 )
 async def test_a_queue_that_nobody_works_on_is_found_by_how_late_it_is(
     line: Stage, late_s: float, level: Level
 ) -> None:
-    await line.ask()
+    # The other one is due much later: however slow this machine is, it is not late.
+    later = line.runtime.line.clock.now() + timedelta(seconds=300)
+    await line.change(Job, await line.ask(), run_after=later)
     late = await line.ask()
     run_after = line.runtime.line.clock.now() - timedelta(seconds=late_s)
     await line.change(Job, late, run_after=run_after)
@@ -50,6 +53,16 @@ async def test_a_long_queue_that_waits_its_turn_is_no_fault(line: Stage) -> None
         await line.change(Job, await line.ask(), run_after=later)
     finding = await only(_check_queues, line)
     assert (finding.level, "5 at dispatch" in finding.detail) == (Level.OK, True)
+
+
+async def test_an_open_circuit_is_told_with_its_reason(line: Stage) -> None:
+    line.fake.script("create", no_credit())
+    await line.ask()
+    await line.drain()
+    queues, circuit = await _check_queues(line.runtime.settings)
+    assert (queues.level, circuit.level) == (Level.OK, Level.WARN)
+    assert circuit.detail.startswith("replicate open until")
+    assert "402" in circuit.detail
 
 
 async def test_this_machines_clock_is_held_against_the_databases(line: Stage) -> None:

@@ -32,7 +32,8 @@ async def test_fault_56_a_throttled_job_waits_as_long_as_it_is_told_and_spends_n
     await line.hurry()
     await line.drain()
     job = await line.read(job_id)
-    assert (job["state"], job["waiting_reason"]) == ("running", None)
+    assert job["state"] == "running"
+    assert job["waiting_reason"].startswith("replicate starting since")
     assert [attempt["number"] for attempt in job["attempts"]] == [1]
 
 
@@ -49,20 +50,9 @@ async def test_a_job_that_is_throttled_for_ever_ends_at_its_deadline(sqlite_line
     assert "429" in job["error"]["message"]
 
 
-@pytest.mark.parametrize(
-    "refusal",
-    [
-        no_credit,
-        lambda: problem(401, "Unauthenticated", "bad token"),
-        lambda: problem(403, "Forbidden", "no"),
-    ],
-    ids=["402", "401", "403"],
-)
-async def test_fault_56_a_provider_that_refuses_us_makes_way_for_the_next(
-    stage_on: OpenStage, refusal: object
-) -> None:
+async def test_fault_56_a_provider_that_wants_money_makes_way_for_the_next(stage_on: OpenStage) -> None:
     async with stage_on(routes=("replicate", "cog")) as line:
-        line.fake.script("create", refusal())  # type: ignore[operator]
+        line.fake.script("create", no_credit())
         job_id = await line.ask()
         await line.drain()
         job = await line.read(job_id)
@@ -138,7 +128,10 @@ async def test_a_refusal_everywhere_ends_the_job(stage_on_sqlite: OpenStage) -> 
         await line.drain()
         job = await line.read(job_id)
         assert (job["state"], job["error"]["code"]) == ("failed", "provider_rejected")
-        assert len(job["attempts"]) == 3
+        assert [(each["trouble"], each["action"]) for each in job["attempts"]] == [
+            ("no_credit", "fall_back"),
+            ("bad_input", "abort"),
+        ]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from sqlalchemy import inspect
+import importlib
+from datetime import UTC, datetime
+
+from sqlalchemy import insert, inspect, select
 
 from db import schema
 from db.session import Database
-from db.tables import Table
+from db.tables import Attempt, Job, Table
 
 
 async def test_the_migrations_make_exactly_the_tables(database: Database) -> None:
@@ -25,6 +28,31 @@ async def test_a_downgrade_leaves_nothing_and_an_upgrade_brings_it_back(database
 async def test_an_upgrade_of_a_current_database_changes_nothing(database: Database) -> None:
     await schema.upgrade(database)
     assert await schema.current_revision(database) == schema.head_revision()
+
+
+async def test_the_books_come_and_go_with_rows_present(database: Database) -> None:
+    """Jobs and attempts stay; what was booked is lost with the columns, and nothing takes its place."""
+    costs = importlib.import_module("db.migrations.versions.0007_costs")
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    job = Job(
+        id="job_1", kind="speech", state="succeeded", input={}, caller_metadata={}, provider="auto",
+        turn_at=at, created_at=at, deadline_at=at, run_after=at, reserved_micros=5,
+    )  # fmt: skip
+    attempt = Attempt(
+        id="att_1", job_id="job_1", number=1, provider="replicate", model="m", status="succeeded",
+        created_at=at, check_at=at, billed_at=at, cost_micros=2**40, cost_basis="metered", tenant="default",
+    )  # fmt: skip
+    async with database.transaction() as tx:
+        await tx.execute(insert(Job), job.model_dump())
+        await tx.execute(insert(Attempt), attempt.model_dump())
+    await schema.downgrade(database, costs.down_revision)
+    assert "past_costs" not in await _tables(database)
+    await schema.upgrade(database)
+    async with database.reading() as tx:
+        kept = (await tx.execute(select(Attempt.__table__))).mappings().one()  # type: ignore[attr-defined]
+    assert (kept["id"], kept["status"], kept["billed_at"], kept["cost_micros"]) == (
+        "att_1", "succeeded", None, None,
+    )  # fmt: skip
 
 
 async def _tables(database: Database) -> set[str]:

@@ -24,8 +24,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
-from app.lifecycle import MOST_DEATHS, Decision, News, Standing, decide
+from app.lifecycle import Decision, News, Standing, decide
 from app.provider.base import Prediction
+from app.routing.recovery import MOST_DEATHS
 from db.states import AttemptStatus, DeliveryOutcome, JobState
 from tests.simulation.world import MAX_ATTEMPTS, Hook, Law, World
 
@@ -264,7 +265,7 @@ def _believes_any_word(standing: Standing, news: News, now: datetime) -> Decisio
 
 def _tries_for_ever(standing: Standing, news: News, now: datetime) -> Decision:
     """Counts no attempts."""
-    return decide(replace(standing, attempt_number=1), news, now)
+    return decide(replace(standing, case=replace(standing.case, tries=1)), news, now)
 
 
 def _finishes_for_nobody(standing: Standing, news: News, now: datetime) -> Decision:

@@ -22,10 +22,11 @@ from app.lifecycle import (
     Silence,
     Standing,
     TryAgain,
-    choose_provider,
     next_check,
 )
 from app.provider.base import Prediction
+from app.routing.choice import Go, Past, choose, left_of
+from app.routing.recovery import NOT_TRIES, Action, Case, Trouble
 from db.states import ATTEMPT_MOVES, JOB_MOVES, AttemptStatus, DeliveryOutcome, JobState
 
 MAX_ATTEMPTS = 3
@@ -39,6 +40,7 @@ class Job:
     id: str
     deadline_at: datetime
     run_after: datetime
+    created_at: datetime
     state: JobState = JobState.QUEUED
     reason: str = ""
     events: list[str] = field(default_factory=lambda: ["created"])
@@ -55,6 +57,13 @@ class Attempt:
     created_at: datetime
     check_at: datetime
     status: AttemptStatus = AttemptStatus.PENDING
+    trouble: Trouble | None = None
+    action: Action | None = None
+
+    def as_past(self) -> Past:
+        lost_result = self.status is AttemptStatus.SUCCEEDED
+        action = Action.RETRY_SAME if lost_result else self.action
+        return Past(self.provider, self.status.is_terminal, self.trouble, action)
 
 
 @dataclass
@@ -116,7 +125,7 @@ class World:
     # ── callers ─────────────────────────────────────────────────────────────────────────────────────────
 
     def submit(self, deadline_s: float) -> Job:
-        job = Job(f"job{len(self.jobs)}", self.now + timedelta(seconds=deadline_s), self.now)
+        job = Job(f"job{len(self.jobs)}", self.now + timedelta(seconds=deadline_s), self.now, self.now)
         self.jobs.append(job)
         return job
 
@@ -134,14 +143,14 @@ class World:
         if job.deadline_at <= self.now:
             self._move_job(job, JobState.FAILED)
             return
-        past = [(each.provider, each.status) for each in self.of(job)]
-        provider = choose_provider("auto", ROUTE, past)
-        assert provider is not None
+        past = [each.as_past() for each in self.of(job)]
+        choice = choose("auto", ROUTE, past, {}, created_at=job.created_at, deadline_at=job.deadline_at)
+        assert isinstance(choice, Go)
         attempt = Attempt(
             f"{job.id}-{len(past) + 1}",
             job,
             len(past) + 1,
-            provider,
+            choice.provider,
             self.now,
             self.now + timedelta(seconds=CREATE_S),
         )
@@ -194,11 +203,22 @@ class World:
         elif attempt is None:
             self._apply_to_waiting(delivery, job)
         else:
-            standing = Standing(attempt.status, attempt.number, job.state, job.deadline_at, MAX_ATTEMPTS)
+            standing = Standing(attempt.status, job.state, self._case(job, attempt))
             decision = self._law(standing, delivery.news, self.now)
             self._carry_out(decision, attempt, job)
             ignored = isinstance(decision, Ignore)
             delivery.outcome = decision.outcome if ignored else DeliveryOutcome.APPLIED  # type: ignore[union-attr]
+
+    def _case(self, job: Job, attempt: Attempt) -> Case:
+        before = [each for each in self.of(job) if each is not attempt]
+        left = left_of([each.as_past() for each in before]) | {attempt.provider}
+        return Case(
+            job.created_at,
+            job.deadline_at,
+            tries=1 + sum(each.trouble not in NOT_TRIES for each in before),
+            max_tries=MAX_ATTEMPTS,
+            has_other=not left.issuperset(ROUTE),
+        )
 
     def _apply_to_waiting(self, delivery: Delivery, job: Job) -> None:
         delivery.outcome = DeliveryOutcome.IGNORED
@@ -221,6 +241,7 @@ class World:
                 self._move_job(job, JobState.FINISHING)
                 job.run_after = self.now
             case TryAgain():
+                attempt.trouble, attempt.action = decision.trouble, decision.action
                 self._move_job(job, JobState.QUEUED)
                 job.reason = decision.reason
                 job.run_after = self.now + timedelta(seconds=decision.wait_s)
@@ -336,7 +357,8 @@ class World:
 
     def _check_later(self, attempt: Attempt) -> None:
         silence_s = SILENCE_S if attempt.provider == "replicate" else LIMIT_S
-        attempt.check_at = next_check(attempt.created_at, self.now, silence_s=silence_s, limit_s=LIMIT_S)
+        limit_at = attempt.created_at + timedelta(seconds=LIMIT_S)
+        attempt.check_at = next_check(attempt.created_at, self.now, silence_s=silence_s, limit_at=limit_at)
 
     def _move_attempt(self, attempt: Attempt, to: AttemptStatus) -> None:
         assert to in ATTEMPT_MOVES[attempt.status], f"{attempt.id}: {attempt.status} → {to}"

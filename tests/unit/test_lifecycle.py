@@ -20,11 +20,11 @@ from app.lifecycle import (
     Silence,
     Standing,
     TryAgain,
-    choose_provider,
     decide,
     next_check,
 )
 from app.provider.base import Prediction
+from app.routing.recovery import Action, Case, Trouble
 from db.states import ATTEMPT_MOVES, JOB_MOVES, AttemptStatus, DeliveryOutcome, JobState
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -45,11 +45,16 @@ def standing(
     number: int = 1,
     deadline_at: datetime = LATER,
 ) -> Standing:
-    return Standing(status, number, state, deadline_at, MOST)
+    return Standing(status, state, Case(NOW, deadline_at, tries=number, max_tries=MOST))
 
 
 def said(status: str, **more: object) -> Prediction:
     return Prediction("p", status, **more)  # type: ignore[arg-type]
+
+
+def again(status: AttemptStatus, reason: str, trouble: Trouble) -> TryAgain:
+    """Another attempt at the only provider there is, after a second."""
+    return TryAgain(status, reason, 1.0, trouble, Action.RETRY_SAME)
 
 
 SUCCESS = said("succeeded", output="https://x")
@@ -108,17 +113,35 @@ def test_every_decision_is_a_legal_move() -> None:
         (SUCCESS, Finish()),
         (said("succeeded", output=["https://x"]), Finish()),
         (said("succeeded", output={"audio": "https://x"}), Finish()),
-        (said("failed", error="oom"), TryAgain(AttemptStatus.FAILED, "oom", 1.0)),
-        (said("canceled"), TryAgain(AttemptStatus.CANCELED, "the provider ended it as canceled", 1.0)),
-        (said("aborted"), TryAgain(AttemptStatus.ABORTED, "the provider ended it as aborted", 1.0)),
-        (said("succeeded"), TryAgain(AttemptStatus.FAILED, "succeeded without an output", 1.0)),
-        (said("succeeded", output=[]), TryAgain(AttemptStatus.FAILED, "succeeded without an output", 1.0)),
+        (said("failed", error="oom"), again(AttemptStatus.FAILED, "oom", Trouble.FAILED)),
+        (
+            said("canceled"),
+            again(AttemptStatus.CANCELED, "the provider ended it as canceled", Trouble.STOPPED),
+        ),
+        (said("aborted"), again(AttemptStatus.ABORTED, "the provider ended it as aborted", Trouble.STOPPED)),
+        (said("succeeded"), again(AttemptStatus.FAILED, "succeeded without an output", Trouble.NONSENSE)),
+        (
+            said("succeeded", output=[]),
+            again(AttemptStatus.FAILED, "succeeded without an output", Trouble.NONSENSE),
+        ),
         (
             said("succeeded", data_removed=True),
-            TryAgain(AttemptStatus.FAILED, "the provider removed the output", 1.0),
+            again(AttemptStatus.FAILED, "the provider removed the output", Trouble.EXPIRED),
         ),
-        (said("failed", error="E005 x"), Fail(AttemptStatus.FAILED, "content_rejected", "E005 x")),
-        (Silence("quiet"), TryAgain(AttemptStatus.LOST, "quiet", 1.0)),
+        (
+            said("failed", error="E005 x"),
+            Fail(AttemptStatus.FAILED, "content_rejected", "E005 x", Trouble.REJECTED_CONTENT),
+        ),
+        (Silence("quiet"), again(AttemptStatus.LOST, "quiet", Trouble.LOST)),
+        (Silence("not begun", cold=True), again(AttemptStatus.LOST, "not begun", Trouble.COLD)),
+        (
+            said("failed", error="EngineError: no such voice"),
+            Fail(AttemptStatus.FAILED, "prediction_failed", "no such voice", Trouble.UNABLE),
+        ),
+        (
+            said("failed", error="EngineUnavailable: no weights"),
+            Fail(AttemptStatus.FAILED, "engine_unavailable", "no weights", Trouble.NO_ENGINE),
+        ),
         (Silence("over", whole_job=True), Fail(AttemptStatus.LOST, "deadline_exceeded", "over")),
     ],
 )
@@ -224,30 +247,6 @@ def test_any_sequence_of_news_reaches_at_most_one_end_and_never_leaves_it(
     assert not ends or state is ends[0]
 
 
-@pytest.mark.parametrize(
-    ("wanted", "route", "past", "expected"),
-    [
-        ("auto", ["a", "b"], [], "a"),
-        ("auto", ["a", "b"], [("a", "failed")], "b"),
-        ("auto", ["a", "b"], [("a", "lost")], "b"),
-        ("auto", ["a", "b"], [("a", "failed"), ("b", "failed")], "b"),
-        ("auto", ["a", "b"], [("b", "failed")], "a"),
-        ("auto", ["a", "b"], [("a", "starting")], "a"),
-        ("auto", ["a"], [("a", "failed")], "a"),
-        ("auto", [], [], None),
-        ("auto", ["b"], [("a", "failed")], "b"),
-        ("a", ["a", "b"], [("a", "failed")], "a"),
-        ("b", ["a", "b"], [], "b"),
-        ("c", ["a", "b"], [], None),
-    ],
-)
-def test_which_provider_is_next(
-    wanted: str, route: list[str], past: list[tuple[str, str]], expected: str | None
-) -> None:
-    tried = [(name, AttemptStatus(status)) for name, status in past]
-    assert choose_provider(wanted, route, tried) == expected
-
-
 def test_waits_double_up_to_a_most() -> None:
     assert [backoff_s(tries) for tries in (0, 1, 2, 3, 6, 7, 8, 30, 10_000)] == [
         1,
@@ -278,14 +277,14 @@ def test_waits_double_up_to_a_most() -> None:
     ],
 )
 def test_a_silent_attempt_is_asked_about_ever_less_often_and_at_its_limit(age_s: int, due_s: int) -> None:
-    due = next_check(NOW, NOW + timedelta(seconds=age_s), silence_s=30, limit_s=300)
+    due = next_check(NOW, NOW + timedelta(seconds=age_s), silence_s=30, limit_at=NOW + timedelta(seconds=300))
     assert due == NOW + timedelta(seconds=due_s)
 
 
 @given(st.floats(0, 10_000), st.floats(1, 1000), st.floats(1, 10_000))
 def test_the_next_check_is_always_in_the_future(age_s: float, silence_s: float, limit_s: float) -> None:
     at = NOW + timedelta(seconds=age_s)
-    due = next_check(NOW, at, silence_s=silence_s, limit_s=limit_s)
+    due = next_check(NOW, at, silence_s=silence_s, limit_at=NOW + timedelta(seconds=limit_s))
     assert due > at or age_s < limit_s <= age_s + 1e-5
 
 
@@ -296,7 +295,8 @@ def test_an_attempt_that_was_handed_back_is_followed_by_another_at_once_however_
     """Fault 53: whoever restarts a service does not use up its jobs' attempts."""
     news = Silence("its worker stopped", worker_died=True, handed_back=True)
     decision = decide(standing(number=number), news, NOW)
-    assert decision == TryAgain(AttemptStatus.LOST, "handed back: its worker stopped", 0.0)
+    reason = "handed back: its worker stopped"
+    assert decision == TryAgain(AttemptStatus.LOST, reason, 0.0, Trouble.HANDED_BACK, Action.RETRY_SAME)
 
 
 def test_nothing_is_handed_back_past_the_deadline() -> None:

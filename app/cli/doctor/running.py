@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import httpx
@@ -9,11 +10,13 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from app.cli.connection import Origin, ServiceClient, running_url
 from app.cli.doctor.finding import Check, Finding
+from app.routing.circuits import Circuit
 from app.settings import Settings
 from app.watch.clocks import LineClock
 from app.watch.figures import STATIONS, Queues
 from app.wiring import open_database
 from db import schema
+from db.circuits import list_circuits
 from db.figures import read_queues
 from db.session import DatabaseUnavailable
 
@@ -51,11 +54,19 @@ async def _check_queues(settings: Settings) -> list[Finding]:
         now = clock.now()
         async with database.reading() as tx:
             queues = Queues(await read_queues(tx, now=now), now)
+            circuits = [Circuit(**row.model_dump()) for row in await list_circuits(tx)]
     except DatabaseUnavailable as exc:
         return [Finding.fail("queues", f"the database does not say: {exc}", "Check DATABASE_URL.")]
     finally:
         await database.aclose()
-    return [_judge_queues(queues)]
+    return [_judge_queues(queues), *(_judge_circuit(each, now) for each in circuits if each.open_until)]
+
+
+def _judge_circuit(circuit: Circuit, now: datetime) -> Finding:
+    """What is held against a provider, by all processes together."""
+    state = circuit.state(now).replace("_", "-")
+    detail = f"{circuit.provider} {state} until {circuit.open_until:%H:%M:%S} UTC: {circuit.reason}"
+    return Finding.warn("circuit", detail, _CIRCUIT_HINT)
 
 
 def _judge_queues(queues: Queues) -> Finding:
@@ -145,6 +156,7 @@ def _span(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
+_CIRCUIT_HINT = "Jobs go on along their route or wait; then one of them tries the provider again."
 _CLOCK_HINT = "Set the clocks (NTP). Rows go by the database's; callbacks are believed by this machine's."
 _QUEUE_HINT = (
     "Nobody works on them, or too few: start `reprise serve` or `reprise worker`, or raise the station's "

@@ -4,7 +4,8 @@
 loses, doubles and reorders callbacks, refuses some requests and breaks some connections after the work was
 done: that is trouble. Malice is predictions that fail, outputs that are no audio or lie where nobody may
 fetch them, forged callbacks and answers that come very late. `/lab/book` answers with every callback that was
-acknowledged and every prediction with the attempt that asked for it.
+acknowledged and every prediction with the attempt that asked for it. `POST /lab/outage/NAME` begins one of
+`tests.crash.laboratory.outages`, whole and until the next; the name `none` ends it.
 """
 
 from __future__ import annotations
@@ -16,16 +17,17 @@ import random
 import re
 import sys
 import zlib
+from typing import Any
 
 import httpx
 import numpy as np
 import soundfile
 import uvicorn
 from starlette.requests import Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from tests.fakes.provider import TERMINAL, Drop, FakeReplicate, problem, throttled
+from tests.fakes.provider import TERMINAL, Drop, FakeReplicate, bad_gateway, no_credit, problem, throttled
 
 RATE = 24_000
 CLIP_S = 0.6
@@ -53,6 +55,9 @@ class Moody:
         self._trouble = trouble
         self._malice = malice
         self._failed = 0
+        self._outage = "none"
+        self._unanswered: list[dict[str, Any]] = []
+        """Predictions that were made while every answer to a create was lost."""
         self._begun: set[str] = set()
         self._lives: set[asyncio.Task[None]] = set()
 
@@ -60,7 +65,14 @@ class Moody:
         if scope["type"] == "http" and scope["path"] == "/lab/book":
             await JSONResponse(self._book())(scope, receive, send)
             return
+        if scope["type"] == "http" and scope["path"].startswith("/lab/outage/"):
+            self._outage = scope["path"].rpartition("/")[2]
+            await JSONResponse({"outage": self._outage})(scope, receive, send)
+            return
         if scope["type"] == "http" and scope["path"].startswith("/v1/"):
+            if (refusal := self._refusal(Request(scope))) is not None:
+                await refusal(scope, receive, send)
+                return
             self._spoil(Request(scope))
             if self._dice.random() < self._malice:
                 await asyncio.sleep(self._dice.uniform(0, LATEST_S))
@@ -72,6 +84,8 @@ class Moody:
             for key in self._fake.live():
                 if key not in self._begun:
                     self._begun.add(key)
+                    if self._outage == "unanswered":
+                        self._unanswered.append(self._fake.predictions[key])
                     life = asyncio.create_task(self._live(key))
                     self._lives.add(life)
                     life.add_done_callback(self._lives.discard)
@@ -79,7 +93,12 @@ class Moody:
 
     async def _live(self, key: str) -> None:
         await asyncio.sleep(self._dice.expovariate(1 / 0.1))
+        while self._outage == "cold":
+            await asyncio.sleep(LOOK_S)
         if self._has_ended(key):
+            return
+        if self._outage == "forgetful":
+            del self._fake.predictions[key]
             return
         self._change_mood()
         await self._fake.begin(key)
@@ -87,6 +106,9 @@ class Moody:
         if self._has_ended(key):
             return
         self._change_mood()
+        if self._outage in ("failing", "empty"):
+            await self._fake.finish(key, error="CUDA error" if self._outage == "failing" else None)
+            return
         if self._dice.random() < self._malice:
             await self._spite(key)
             return
@@ -113,10 +135,28 @@ class Moody:
 
     def _change_mood(self) -> None:
         """Read by the fake before it sends the next callback, and not after."""
-        lost = {event for event in ("start", "completed") if self._happens()}
+        silent = self._outage == "silent"
+        lost = {event for event in ("start", "completed") if silent or self._happens()}
         self._fake.lose_hooks = frozenset(lost)
         self._fake.double_hooks = self._happens()
         self._fake.reorder = self._happens()
+
+    def _refusal(self, request: Request) -> Response | None:
+        """What the outage answers instead of the provider; a create may still be done first."""
+        creates = request.method == "POST" and request.url.path.endswith("/predictions")
+        if self._outage == "broken":
+            return bad_gateway()
+        if self._outage == "hung_up":
+            return Drop(after=False)
+        if self._outage == "no_access":
+            return problem(401, "Unauthenticated", "You did not pass a valid authentication token")
+        if not creates:
+            return None
+        if self._outage == "unanswered":
+            self._fake.script("create", Drop(after=True))
+        if self._outage == "nonsense":
+            return JSONResponse(["not", "a", "prediction"], 201)
+        return {"no_credit": no_credit(), "throttled": throttled(2)}.get(self._outage)
 
     def _spoil(self, request: Request) -> None:
         """Now and then a call meets something else than an answer."""
@@ -135,13 +175,18 @@ class Moody:
     def _book(self) -> dict[str, object]:
         acknowledged = [hook.headers["webhook-id"] for hook in self._fake.sent if 200 <= hook.status < 300]
         predictions = {
-            key: {"attempt_id": attempt_of(row.get("webhook", "")), "status": row["status"]}
+            key: {
+                "attempt_id": attempt_of(row.get("webhook", "")),
+                "status": row["status"],
+                "has_output": bool(row.get("output")),
+            }
             for key, row in self._fake.predictions.items()
         }
         return {
             "acknowledged": acknowledged,
             "sent": len(self._fake.sent),
             "failed": self._failed,
+            "unanswered": [attempt_of(row.get("webhook", "")) for row in self._unanswered],
             "predictions": predictions,
         }
 

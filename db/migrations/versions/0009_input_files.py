@@ -5,8 +5,8 @@ from alembic import op
 
 from db.tables import UtcDateTime
 
-revision = "0008"
-down_revision = "0006"
+revision = "0009"
+down_revision = "0008"
 branch_labels = None
 depends_on = None
 serves_code_of = "0006"

@@ -1,0 +1,122 @@
+"""`/v1/costs`: what was spent, in groups, over any time."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from datetime import UTC, datetime, timedelta
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel, Field
+
+from app.costs.books import check_group
+from app.costs.prices import to_usd
+from app.web.parts import BadCursor, Moment, Part, Responses
+from app.web.schemas import Problem
+from db.costs import Sums
+
+USUAL_SPAN = timedelta(days=30)
+EARLIEST = datetime.min.replace(tzinfo=UTC)
+
+router = APIRouter(prefix="/v1", tags=["costs"])
+REFUSED: Responses = {
+    400: {"model": Problem, "description": "The cursor was not made by this list"},
+    422: {"model": Problem, "description": "A value is wrong; `field` names it"},
+}
+
+
+class SumsOut(BaseModel):
+    """What a number of attempts come to."""
+
+    usd: float = Field(description="What is known; see `unpriced`")
+    attempts: int
+    jobs: int = Field(description="That had such an attempt; one with attempts in two groups is in both")
+    seconds: float = Field(description="Running time")
+    characters: int = Field(description="Of texts that were asked for")
+    output_seconds: float = Field(description="Of audio that was asked for")
+    estimated: int = Field(description="Attempts whose cost is by our own clock, or assumed")
+    unpriced: int = Field(description="Attempts that ran and have no price: not in `usd`")
+
+    @classmethod
+    def of(cls, sums: Sums) -> SumsOut:
+        return cls(**_shown(sums))
+
+
+class CostGroupOut(SumsOut):
+    """The same, of one group."""
+
+    key: str | None = Field(description="The group's name; null for what has none")
+
+
+class CostReport(BaseModel):
+    """A page of groups in the order of their names, and the total of all pages."""
+
+    group_by: str
+    since: Moment
+    until: Moment
+    items: list[CostGroupOut]
+    total: SumsOut
+    next_cursor: str | None
+
+
+@router.get("/costs", responses=REFUSED)
+async def report_costs(
+    runtime: Part,
+    group_by: Annotated[
+        str, Query(max_length=80, description="`provider`, `kind`, `model`, `day`, `job` or `metadata.NAME`")
+    ] = "provider",
+    since: Annotated[Moment | None, Query(description="From then on; 30 days before `until`")] = None,
+    until: Annotated[Moment | None, Query(description="Before then; now")] = None,
+    limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    cursor: Annotated[str | None, Query(max_length=2000)] = None,
+) -> CostReport:
+    """What attempts cost that ended in this time, added up by group.
+
+    Jobs that were deleted count by whole days; they have no `job` and no `metadata` any more, and are in the
+    group without a name.
+    """
+    check_group(group_by)
+    until = until or runtime.line.clock.now()
+    since = since or max(until, EARLIEST + USUAL_SPAN) - USUAL_SPAN
+    after = _unpack(cursor, group_by)
+    report = await runtime.books.report(group_by, since=since, until=until, after=after, limit=limit)
+    return CostReport(
+        group_by=group_by,
+        since=since,
+        until=until,
+        items=[CostGroupOut(key=key or None, **_shown(sums)) for key, sums in report.groups],
+        total=SumsOut.of(report.total),
+        next_cursor=None if report.after is None else _pack(report.after, group_by),
+    )
+
+
+def _shown(sums: Sums) -> dict[str, float | int]:
+    return {
+        "usd": to_usd(sums.cost_micros),
+        "attempts": sums.attempts,
+        "jobs": sums.jobs,
+        "seconds": sums.run_ms / 1000,
+        "characters": sums.characters,
+        "output_seconds": sums.output_ms / 1000,
+        "estimated": sums.estimated,
+        "unpriced": sums.unpriced,
+    }
+
+
+def _pack(after: str, group_by: str) -> str:
+    return base64.urlsafe_b64encode(f"{group_by}={after}".encode()).decode().rstrip("=")
+
+
+def _unpack(cursor: str | None, group_by: str) -> str | None:
+    """The name to go on after. Raises BadCursor, also for another grouping's."""
+    if cursor is None:
+        return None
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+    except (ValueError, binascii.Error) as exc:
+        raise BadCursor("cursor: not a cursor of this service") from exc
+    grouping, mark, after = text.partition("=")
+    if grouping != group_by or not mark or "\0" in after:
+        raise BadCursor("cursor: not a cursor of this list")
+    return after
