@@ -1,7 +1,8 @@
 """`reprise doctor`: look at everything the service stands on, and say what to do about it.
 
 Promises: every check has a limit in time, runs beside the others and cannot stop them; the exit code is 1
-when one fails. Leaves what is checked to `local` (this machine), `running` (queues, clocks, the service that
+when one fails. Leaves what is checked to `local` (this machine), `engines`
+(what the embedded worker has), `running` (queues, clocks, the service that
 runs) and `outside` (addresses, providers).
 """
 
@@ -15,6 +16,7 @@ from dataclasses import asdict
 from app.cli import show
 from app.cli.calls import Exit, run
 from app.cli.connection import read_settings
+from app.cli.doctor.engines import ENGINE_CHECKS
 from app.cli.doctor.finding import Check, Finding, Level
 from app.cli.doctor.local import LOCAL_CHECKS
 from app.cli.doctor.outside import OUTSIDE_CHECKS
@@ -38,7 +40,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 async def _examine(settings: Settings) -> list[Finding]:
-    checks = (*LOCAL_CHECKS, *RUNNING_CHECKS, *OUTSIDE_CHECKS)
+    checks = (*LOCAL_CHECKS, *ENGINE_CHECKS, *RUNNING_CHECKS, *OUTSIDE_CHECKS)
     groups = await asyncio.gather(*(_bounded(check, settings) for check in checks))
     return [finding for group in groups for finding in group]
 
