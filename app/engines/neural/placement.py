@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from app.engines.base import EngineError
+from app.engines.base import EngineUnavailable
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
@@ -59,7 +59,7 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 def place(need: Need, gpus: Sequence[Device], *, machine_free_bytes: int) -> Placement:
     """The GPU with the most room, in the first precision that fits it; else the processor.
 
-    Raises EngineError naming what was needed and what was free.
+    Raises EngineUnavailable naming what was needed and what was free.
     """
     for gpu in sorted(gpus, key=lambda each: -each.free_bytes):
         for precision in need.precisions:
@@ -72,7 +72,7 @@ def place(need: Need, gpus: Sequence[Device], *, machine_free_bytes: int) -> Pla
         if needed_bytes(need, precision) <= machine_free_bytes:
             return Placement("cpu", precision)
     least = min(needed_bytes(need, precision) for precision in on_processor)
-    raise EngineError(
+    raise EngineUnavailable(
         f"not enough memory: the model needs {_gib(least)}, the machine has {_gib(machine_free_bytes)} free"
         + "".join(f", GPU {gpu.index} {_gib(gpu.free_bytes)}" for gpu in gpus)
     )

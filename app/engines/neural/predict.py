@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import cog
 
-from app.engines.base import EngineError, Findings, Progress, Rendering
+from app.engines.base import EngineError, EngineUnavailable, Findings, Progress, Rendering
 from app.engines.neural.catalog import Named, read_models
 from app.engines.neural.memory import load_where_it_fits
 from app.engines.neural.placement import Placement, place_here
@@ -189,10 +189,10 @@ def _told(named: Named) -> Iterator[None]:
     except EngineError:
         raise
     except ImportError as error:
-        raise EngineError(f"{error.name} is not installed: scripts/setup --neural") from error
+        raise EngineUnavailable(f"{error.name} is not installed: scripts/setup --neural") from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise EngineError(f"{named.family.kind}: {named.name} cannot be loaded: {reason}") from error
+        raise EngineUnavailable(f"{named.family.kind}: {named.name} cannot be loaded: {reason}") from error
 
 
 def _only(kind: str, given: dict[str, Any], *known: str) -> None:

@@ -11,7 +11,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.engines.base import EngineError, Progress
+from app.engines.base import EngineUnavailable, Progress
 from app.engines.neural.catalog import Named
 from app.engines.neural.loading import read_sound, sow, to_samples
 from app.engines.neural.memory import endure
@@ -108,7 +108,7 @@ def load(named: Named, placement: Placement) -> Demucs:
     place = named.folder or _fetch(named.name)
     files = [place] if place.is_file() else sorted([*place.glob("*.safetensors"), *place.glob("*.th")])
     if not files:
-        raise EngineError(f"stem_separation: no .safetensors and no .th file in {place}")
+        raise EngineUnavailable(f"stem_separation: no .safetensors and no .th file in {place}")
     bag = _read_bag(place)
     models = {file.stem: _read(file) for file in files if not bag or file.stem in bag["models"]}
     if not bag:
