@@ -35,7 +35,7 @@ from app.moves import Moves
 from app.provider.base import Order, Prediction, Provider
 from app.routing.choice import Go, Wait
 from app.routing.recovery import Action, Remedy, Trouble, find_remedy, trouble_of
-from app.tokens import Callbacks
+from app.tokens import Callbacks, Links
 from db import attempts as attempt_rows
 from db import jobs as job_rows
 from db.events import append_event
@@ -75,12 +75,13 @@ class Dispatcher:
     """The dispatch station."""
 
     def __init__(
-        self, *, line: Line, routes: Mapping[str, Route], callbacks: Callbacks, inbox: Inbox
+        self, *, line: Line, routes: Mapping[str, Route], callbacks: Callbacks, links: Links, inbox: Inbox
     ) -> None:
         self._line = line
         self._routes = routes
         self._asked = [name for name, route in routes.items() if route.is_asked]
         self._callbacks = callbacks
+        self._links = links
         self._inbox = inbox
         per_s = line.settings.retries_per_s
         self._budgets = {name: RetryBudget(per_s=per_s) for name in routes}
@@ -259,6 +260,10 @@ class Dispatcher:
     def _order(self, job: Job, attempt: Attempt) -> Order:
         kind = get_kind(job.kind)
         wanted = kind.input_model.model_validate(job.input)
+        for name in kind.files:
+            # Made anew for each attempt: a link outlives the wait for an answer, not the wait in the queue.
+            url = self._callbacks.base(attempt.provider) + self._links.url(getattr(wanted, name))
+            wanted = wanted.model_copy(update={name: url})
         limit_at = min(attempt.limit_at or job.deadline_at, job.deadline_at)
         left_s = (limit_at - self._line.clock.now()).total_seconds()
         return Order(

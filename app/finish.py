@@ -1,4 +1,4 @@
-"""Turn a successful prediction into stored assets: fetch, probe, trim, store, end the job.
+"""Turn a successful prediction into stored assets: fetch, probe, trim or check, store, end the job.
 
 Works under a lease: a finisher that was frozen and wakes up after its time commits nothing. Promises: no
 job succeeds without an object of the right bytes in the store; a clip that is silent, broken or no audio
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import structlog
 
-from app.audio import Audio, Clip, family
+from app.audio import Audio
 from app.backoff import full_jitter_s, jittered
 from app.crash_points import CrashPoint
 from app.errors import (
@@ -28,22 +28,17 @@ from app.errors import (
     StorageUnavailable,
     TransientError,
 )
-from app.kinds import get_kind
+from app.intake.shelf import Described, described_sound, shelve
+from app.kinds import KindInput, Sound, Text, get_kind
 from app.line import Line
 from app.outbound import Outbound, decode_data_uri
 from app.provider.base import Provider, understand
-from app.storage import Storage, content_key, measure
+from app.storage import Storage
 from app.work import Station
 from app.workspace import Workspace
 from db import attempts as attempt_rows
 from db import jobs as job_rows
-from db.assets import (
-    ObjectsDoomed,
-    find_assets_by_digest,
-    find_tombstone,
-    insert_asset,
-    insert_output,
-)
+from db.assets import ObjectsDoomed, insert_asset, insert_output
 from db.ids import make_id
 from db.session import DatabaseUnavailable, Transaction
 from db.states import JobState
@@ -54,6 +49,8 @@ log = structlog.get_logger()
 RENEWALS = 3
 """Renewals of a lease in its time: an event loop that is blocked for 5 s of the 15 still holds its leases,
 also when it was about to renew them."""
+MOST_APART_S = 0.1
+"""How much the sounds of one job may differ in length: less than encoders pad."""
 RETRY_S = 5.0
 """Pause before finishing is tried again, where nobody said how long to wait."""
 
@@ -157,6 +154,7 @@ class Finisher:
                         name: await self._make_asset(job, provider, place, folder / name, timings)
                         for name, place in places.items()
                     }
+            _refuse_unequal(assets.values())
             await self._succeed(job, lease, assets, timings)
         except ObjectsDoomed:
             # Deleted while it was being stored here: stored again at once, under another key.
@@ -176,20 +174,28 @@ class Finisher:
         if result is None:
             raise ProviderBadResponse("the delivery that brought the output is gone")
         prediction = await understand(self._providers[result.provider], result.body)
-        return result.provider, get_kind(job.kind).find_outputs(prediction.output)
+        # In a thread: a transcript of an hour is read, written anew and cut into subtitles here.
+        places = await asyncio.to_thread(get_kind(job.kind).find_outputs, prediction.output)
+        return result.provider, places
 
     async def _make_asset(
         self, job: Job, provider: str, place: str, stem: Path, timings: dict[str, float]
     ) -> Asset:
-        raw = stem.with_suffix(".fetched")
+        kind, raw = get_kind(job.kind), stem.with_suffix(".fetched")
+        recipe = kind.outputs[stem.name]
         with _timed(timings, "fetch_s"):
             await self._fetch(provider, place, raw)
         self._line.reach(CrashPoint.OUTPUT_FETCHED)
         with _timed(timings, "trim_s"):
-            path, clip = await self._trim(job, raw, stem)
+            if isinstance(recipe, Text):
+                path, described = await asyncio.to_thread(_check, recipe, raw, stem)
+            else:
+                wanted = kind.input_model.model_validate(job.input)
+                path, described = await self._trim(recipe, wanted, raw, stem)
         self._line.reach(CrashPoint.OUTPUT_TRIMMED)
         with _timed(timings, "store_s"):
-            asset = await self._store(path, clip)
+            now = self._line.clock.now()
+            asset = await shelve(self._bench.storage, self._line.database, path, described, now=now)
         self._line.reach(CrashPoint.OUTPUT_STORED)
         for step, took_s in timings.items():
             self._line.metrics.step_seconds.labels(step.removesuffix("_s")).observe(took_s)
@@ -208,45 +214,16 @@ class Finisher:
             timeout_s=settings.replicate_download_timeout,
         )
 
-    async def _trim(self, job: Job, raw: Path, stem: Path) -> tuple[Path, Clip]:
-        kind = get_kind(job.kind)
-        wanted = kind.input_model.model_validate(job.input)
+    async def _trim(self, recipe: Sound, wanted: KindInput, raw: Path, stem: Path) -> tuple[Path, Described]:
         path = stem.with_suffix(".trimmed")
         clip = await self._bench.audio.trim(
             raw,
             path,
             threshold=self._line.settings.replicate_silence_threshold,
-            trim_silence=kind.trims_silence(wanted),
+            trim_silence=recipe.trims_silence(wanted),
+            may_be_silent=recipe.may_be_silent,
         )
-        return path, clip
-
-    async def _store(self, path: Path, clip: Clip) -> Asset:
-        """Put the file into the store, before any row points at it."""
-        sha256, size_bytes = await asyncio.to_thread(measure, path)
-        key, peaks_key = await self._choose_keys(sha256, f".{family(clip.container)}")
-        await self._bench.storage.put(path, key, size_bytes=size_bytes)
-        return Asset(
-            id=make_id("ast"),
-            sha256=sha256,
-            storage_key=key,
-            peaks_key=peaks_key,
-            media_type=clip.media_type,
-            size_bytes=size_bytes,
-            duration_s=round(clip.duration_s, 6),
-            sample_rate=clip.sample_rate,
-            channels=clip.channels,
-            created_at=self._line.clock.now(),
-        )
-
-    async def _choose_keys(self, sha256: str, suffix: str) -> tuple[str, str]:
-        """Those of the asset with these bytes, else ones that nobody is about to delete."""
-        async with self._line.database.reading() as tx:
-            known = (await find_assets_by_digest(tx, [sha256])).get(sha256)
-            tombstone = None if known else await find_tombstone(tx, sha256)
-        if known is not None:
-            return known.storage_key, known.peaks_key
-        mark = tombstone.mark if tombstone else ""
-        return content_key(sha256, suffix, mark=mark), content_key(sha256, ".peaks.json", mark=mark)
+        return path, described_sound(clip)
 
     async def _succeed(
         self, job: Job, lease: str, assets: dict[str, Asset], timings: dict[str, float]
@@ -313,6 +290,26 @@ class Finisher:
                 tx, job, JobState.FAILED, lease=lease, now=self._line.clock.now(), code=code, message=message
             )
         self._line.reach(CrashPoint.FINISH_FAILED)
+
+
+def _refuse_unequal(assets: Iterable[Asset]) -> None:
+    """Sounds of one job lie under each other. Raises ProviderBadResponse where they cannot."""
+    lengths_s = [asset.duration_s for asset in assets if asset.channels]
+    if lengths_s and max(lengths_s) - min(lengths_s) > MOST_APART_S:
+        raise ProviderBadResponse(f"the stems last {min(lengths_s):.2f} s and {max(lengths_s):.2f} s")
+
+
+def _check(recipe: Text, raw: Path, stem: Path) -> tuple[Path, Described]:
+    """Write the text that is stored. Raises ProviderBadResponse, StorageUnavailable."""
+    if raw.stat().st_size > recipe.most_bytes:
+        raise ProviderBadResponse(f"the {stem.name} is larger than {recipe.most_bytes} bytes")
+    path = stem.with_suffix(recipe.suffix)
+    checked = recipe.check(raw.read_bytes())
+    try:
+        path.write_bytes(checked)
+    except OSError as exc:
+        raise StorageUnavailable(f"no room for temporary files: {exc.strerror}") from exc
+    return path, Described(recipe.suffix, recipe.media_type)
 
 
 class _LostRace(AppError):

@@ -84,11 +84,22 @@ class Housekeeper:
         """Whatever is due and not another process's turn; how much was deleted. Raises StorageUnavailable."""
         deleted = 0
         if await self._is_our_turn("expiry", self._settings.housekeeping_interval_s):
-            deleted += await self.expire()
+            deleted += await self.expire() + await self.expire_uploads()
             deleted += await self.remove_doomed()
         if await self._is_our_turn("orphans", self._settings.orphan_interval_s):
             deleted += (await self.sweep()).count
         return deleted
+
+    async def expire_uploads(self) -> int:
+        """Delete uploads past their time, whatever RETENTION_S says; how many."""
+        uploads, assets, gone = 0, 0, BATCH
+        while gone == BATCH and uploads < MOST_A_ROUND:
+            gone, unused = await self._database.transact(_expire_uploads)
+            self._reach(CrashPoint.OBJECTS_DOOMED)
+            uploads, assets = uploads + gone, assets + unused
+        if uploads:
+            log.info("uploads.deleted", uploads=uploads, assets=assets)
+        return uploads
 
     async def expire(self) -> int:
         """Delete jobs past their expiry; how many. Nothing where RETENTION_S is empty."""
@@ -237,3 +248,7 @@ class Housekeeper:
         """Whether an Idempotency-Key can outlive its job; looking for them reads all there are."""
         retention_s = self._settings.retention_s or 0.0
         return retention_s < self._settings.idempotency_s + KEY_SLACK_S
+
+
+async def _expire_uploads(tx: Transaction) -> tuple[int, int]:
+    return await expiry.delete_expired_uploads(tx, now=await tx.now(), limit=BATCH)

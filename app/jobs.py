@@ -62,7 +62,7 @@ class Jobs:
         self._disks = disks
         self._providers = providers
         self._views = Views(line.database)
-        self._intake = Intake(line=line, providers=list(providers))
+        self._intake = Intake(line=line)
         self._forecaster = Forecaster(line=line, slots=providers)
         self._closing = False
 

@@ -21,7 +21,7 @@ _ENGINE_REFUSAL = "EngineError: "
 """How an engine of ours begins when it cannot do what was asked: it never will."""
 
 _NO_ENGINE = "EngineUnavailable: "
-"""How a worker of ours begins that has no engine for it: another provider may."""
+"""How it begins when nothing on its machine can, and says what to install or to configure: another may."""
 
 _PROVIDERS_WORDS = frozenset(AttemptStatus) - {AttemptStatus.PENDING, AttemptStatus.LOST}
 """Those two are ours: a provider that says them says nothing that we know."""

@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import __version__
 from app.errors import Stopping
-from app.web import assets, costs, deliveries, health, jobs, pages
+from app.web import assets, costs, deliveries, health, jobs, pages, uploads
 from app.web.limits import RequestLimits
 from app.web.problems import add_problem_handlers, render_error
 from app.web.webhooks import PREFIX, WebhookDoor
@@ -87,7 +87,7 @@ def create_api(runtime: Runtime) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.runtime = runtime
-    for module in (jobs, assets, deliveries, costs, health, pages):
+    for module in (jobs, uploads, assets, deliveries, costs, health, pages):
         app.include_router(module.router)
     add_problem_handlers(app)
     app.add_middleware(RequestLimits, most_bytes=runtime.settings.max_content_length)

@@ -25,7 +25,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict, Settin
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
-from app.costs.budgets import read_budgets
+from app.costs.budgets import Period, read_budgets
 from app.costs.prices import list_prices
 from app.errors import StartupError
 
@@ -33,6 +33,17 @@ Csv = Annotated[tuple[str, ...], NoDecode]
 """Read as a comma- or space-separated list."""
 Figures = dict[str, str | float]
 """Figures by name, as JSON; as text they are exact."""
+
+
+class RouteQuota(BaseModel):
+    """What a provider may be used for in a period of the calendar before others are asked first."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    unit: Literal["characters", "seconds", "usd"]
+    per: Period
+    most: float = Field(gt=0)
+    reserve: float = Field(0, ge=0)
 
 
 class RouteStop(BaseModel):
@@ -43,6 +54,7 @@ class RouteStop(BaseModel):
     provider: str
     weight: int | None = Field(None, ge=0, le=1_000_000)
     most_waiting: int | None = Field(None, ge=0)
+    quota: RouteQuota | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -211,6 +223,13 @@ class Settings(BaseSettings):
     db_statement_timeout: float = Field(30, gt=0, description="Limit on one statement, and on a lock")
 
     max_content_length: int = Field(100_000_000, gt=0, description="Largest request body, webhooks included")
+    max_upload_bytes: int = Field(
+        95_000_000, gt=0, description="Largest file that callers may send; within `MAX_CONTENT_LENGTH`"
+    )
+    max_upload_s: float = Field(3600, gt=0, description="Longest sound that callers may send")
+    upload_life_s: float = Field(
+        86_400, gt=0, description="How long an upload waits to be named by a job; a job keeps it longer"
+    )
     cors_allowed_origins: Csv = Field((), description="Origins that browsers may call from; none by default")
     outbound_allow: Csv = Field(
         (), description="Hosts or networks exempt from the address guard; plain http is allowed to them"

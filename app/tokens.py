@@ -30,11 +30,15 @@ class Callbacks:
 
     def url(self, provider: str, attempt_id: str) -> str:
         """The URL for one attempt. Raises StartupError when providers have no address to call."""
+        return f"{self.base(provider)}/v1/webhooks/{provider}/{attempt_id}?token={self.token(attempt_id)}"
+
+    def base(self, provider: str) -> str:
+        """Where this provider reaches the service, for callbacks and for the files that it reads."""
         places = (self._public_url, self._local_url)
         base = next(filter(None, reversed(places) if provider in self._local else places), None)
         if base is None:
             raise StartupError("PUBLIC_URL: set it, or start the service before dispatching jobs")
-        return f"{base}/v1/webhooks/{provider}/{attempt_id}?token={self.token(attempt_id)}"
+        return base
 
     def token(self, attempt_id: str) -> str:
         """192 bits in hex."""

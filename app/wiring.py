@@ -23,6 +23,7 @@ from app.errors import StartupError
 from app.finish import Bench, Finisher
 from app.housekeeping import Housekeeper
 from app.inbox import Inbox
+from app.intake.uploads import Uploads
 from app.jobs import Jobs
 from app.kinds import KINDS
 from app.line import Line
@@ -74,6 +75,7 @@ class Runtime:
     outlines: Outlines
     disks: Disks
     jobs: Jobs
+    uploads: Uploads
     inbox: Inbox
     dispatcher: Dispatcher
     finisher: Finisher
@@ -157,7 +159,7 @@ def _join(
     """The stations, each with what it works with."""
     providers = {name: route.provider for name, route in routes.items()}
     inbox = Inbox(line=line, providers=providers)
-    dispatcher = Dispatcher(line=line, routes=routes, callbacks=callbacks, inbox=inbox)
+    dispatcher = Dispatcher(line=line, routes=routes, callbacks=callbacks, links=links, inbox=inbox)
     finisher = Finisher(line=line, providers=providers, bench=bench)
     recovery = Recovery(line=line, providers=providers, inbox=inbox)
     disks = Disks(disks_of(line.settings), floor_bytes=line.settings.min_free_bytes)
@@ -180,6 +182,7 @@ def _join(
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
         jobs=Jobs(line=line, providers={name: route.slots for name, route in routes.items()}, disks=disks),
+        uploads=_make_uploads(line, bench, disks),
         inbox=inbox,
         dispatcher=dispatcher,
         finisher=finisher,
@@ -196,6 +199,19 @@ def _join(
         figures=_make_figures(line, providers, bench, disks),
         books=Books(line.database),
     )
+
+
+def _make_uploads(line: Line, bench: Bench, disks: Disks) -> Uploads:
+    settings = line.settings
+    audio = Audio(
+        binary=settings.ffmpeg_binary or default_binary(),
+        timeout_s=settings.replicate_ffmpeg_timeout,
+        max_duration_s=settings.max_upload_s,
+        max_bytes=settings.max_upload_bytes,
+        # Beside those of the finishers, which have a core each.
+        jobs=1,
+    )
+    return Uploads(line=line, audio=audio, storage=bench.storage, workspace=bench.workspace, disks=disks)
 
 
 def _make_figures(line: Line, providers: Mapping[str, Provider], bench: Bench, disks: Disks) -> Figures:

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from datetime import datetime
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, func, select, union_all, update
 from sqlmodel import col
 
 from db.ids import make_id
 from db.session import Transaction
-from db.tables import Asset, Job, Output, Tombstone
+from db.tables import Asset, Job, JobInput, Output, Tombstone, Upload
 
 
 class ObjectsDoomed(Exception):
@@ -54,19 +54,23 @@ async def find_any_asset(tx: Transaction) -> Asset | None:
 
 
 async def find_asset_expiry(tx: Transaction, asset_id: str) -> datetime | None:
-    """When the last of the jobs that have this asset expires; None when one of them never does."""
-    statement = (
-        select(
-            func.max(col(Job.expires_at)).label("latest"),
-            func.count().label("jobs"),
-            func.count(col(Job.expires_at)).label("expiring"),
+    """When the last job or upload that has this asset expires; None when one of them never does."""
+    of_jobs = (
+        select(col(Job.expires_at)).select_from(table).join(Job, col(Job.id) == job_id).where(has == asset_id)
+        for table, job_id, has in (
+            (Output, col(Output.job_id), col(Output.asset_id)),
+            (JobInput, col(JobInput.job_id), col(JobInput.asset_id)),
         )
-        .select_from(Output)
-        .join(Job, col(Job.id) == col(Output.job_id))
-        .where(col(Output.asset_id) == asset_id)
+    )
+    of_uploads = select(col(Upload.expires_at)).where(col(Upload.asset_id) == asset_id)
+    users = union_all(*of_jobs, of_uploads).subquery()
+    statement = select(
+        func.max(users.c.expires_at).label("latest"),
+        func.count().label("users"),
+        func.count(users.c.expires_at).label("expiring"),
     )
     found = (await tx.execute(statement)).mappings().one()
-    return found["latest"] if found["jobs"] == found["expiring"] else None
+    return found["latest"] if found["users"] == found["expiring"] else None
 
 
 async def find_assets_by_digest(tx: Transaction, digests: Collection[str]) -> dict[str, Asset]:

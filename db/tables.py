@@ -304,6 +304,30 @@ class Output(Table, table=True):
     asset_id: str = Field(foreign_key="assets.id", index=True, max_length=64)
 
 
+class Upload(Table, table=True):
+    """A file that a caller sent, waiting to be named by jobs; they keep its asset themselves then."""
+
+    __tablename__ = "uploads"
+
+    id: str = Field(primary_key=True, max_length=64)
+    tenant: str = Field(max_length=64)
+    """Who sent it: nobody else may name it."""
+    asset_id: str = Field(foreign_key="assets.id", index=True, max_length=64)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime = Field(index=True, sa_type=UtcDateTime)
+
+
+class JobInput(Table, table=True):
+    """A job's named input file and the asset that holds it: kept for as long as the job is."""
+
+    __tablename__ = "inputs"
+
+    # By the database: a release that does not know this table deletes jobs too.
+    job_id: str = Field(primary_key=True, foreign_key="jobs.id", ondelete="CASCADE", max_length=64)
+    name: str = Field(primary_key=True, max_length=32)
+    asset_id: str = Field(foreign_key="assets.id", index=True, max_length=64)
+
+
 class Tombstone(Table, table=True):
     """Objects that are being deleted, or were: no row may come to point at these keys again."""
 

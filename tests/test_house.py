@@ -16,7 +16,7 @@ MODULES = sorted(
 MOST_LINES = 400
 MOST_MODULES_IN_A_FOLDER = 10
 MOST_MODULES_IN_APP = 27
-MOST_MODULES_IN_DB = 16
+MOST_MODULES_IN_DB = 17
 """One a table with its verbs, and what they stand on."""
 MOST_MODULES_IN_WEB = 13
 """One a family of routes, and the edge's own parts."""

@@ -14,7 +14,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import soundfile
@@ -108,6 +108,23 @@ def refuse_not_numbers(path: Path) -> None:
     for block in _blocks(path, _BLOCK_FRAMES):
         if not np.isfinite(block).all():
             raise AudioRejected("the clip has samples that are not numbers")
+
+
+def missing_of(path: Path) -> int:
+    """How many bytes a RIFF or AIFF file says that it has and has not; 0 for every other kind.
+
+    libsndfile and ffmpeg take what is there of such a file for all of it. One that was written to a pipe
+    says nothing, or that it has no end.
+    """
+    with path.open("rb") as file:
+        head = file.read(12)
+    order: Literal["little", "big"] = "big" if head[:4] == b"FORM" else "little"
+    if head[:4] not in (b"RIFF", b"FORM"):
+        return 0
+    said_bytes = int.from_bytes(head[4:8], order)
+    if said_bytes in (0, 0xFFFFFFFF) or said_bytes >= 0x7FFFFF00:
+        return 0
+    return max(0, said_bytes + 8 - path.stat().st_size)
 
 
 def draw_peaks(path: Path, buckets: int) -> bytes:

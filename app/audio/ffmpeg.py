@@ -18,10 +18,18 @@ import errno
 import os
 import re
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from app.audio.clips import CONTAINERS, Clip, draw_peaks, read_header, refuse_not_numbers, sniff
+from app.audio.clips import (
+    CONTAINERS,
+    Clip,
+    draw_peaks,
+    missing_of,
+    read_header,
+    refuse_not_numbers,
+    sniff,
+)
 from app.audio.processes import Finished, Limits, run
 from app.errors import AudioRejected, StorageUnavailable
 
@@ -31,6 +39,8 @@ MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 8_000, 192_000
 
 _WAV_HEADER_BYTES = 64
+_SLACK_S, _SLACK_SHARE = 0.5, 0.01
+"""What encoders pad, and tags are wrong by."""
 _MOST_RUNS = 3
 """A program that was killed from outside (the kernel needed memory) is run again: the clip is not to blame
 until it happens every time, as it does where the processor limit of its own ends it."""
@@ -83,36 +93,70 @@ class Audio:
         return clip
 
     async def trim(
-        self, source: Path, target: Path, *, threshold: str = "-60dB", trim_silence: bool = True
+        self,
+        source: Path,
+        target: Path,
+        *,
+        threshold: str = "-60dB",
+        trim_silence: bool = True,
+        may_be_silent: bool = False,
     ) -> Clip:
         """Write `source` to `target` without its silent ends (20 ms of them stay), tags, pictures and video.
 
         wav, flac, mp3 and ogg keep their family (`family` names a file's suffix), the rest becomes mp3.
         Silent is an RMS below `threshold` over 20 ms. With `trim_silence=False` a family member is copied
-        without re-encoding, and only proven to decode and to be above the threshold somewhere.
+        without re-encoding, and only proven to decode and, unless it `may_be_silent`, to be above the
+        threshold somewhere.
         Raises AudioRejected, EngineUnavailable, and StorageUnavailable for a full disk; `target` is then
         not there.
         """
         if not _THRESHOLD.fullmatch(threshold):
             raise ValueError(f"threshold {threshold!r} is not like -60dB")
         try:
-            return await self._trim(source, target, threshold, trim_silence=trim_silence)
+            return await self._trim(
+                source, target, threshold, trim_silence=trim_silence, may_be_silent=may_be_silent
+            )
         except BaseException:
             await asyncio.to_thread(target.unlink, missing_ok=True)
             raise
+
+    async def prove(self, path: Path) -> Clip:
+        """Decode all of a stranger's file, and measure what came out of it; nothing is written.
+
+        Raises AudioRejected as `probe` does, and for a file that holds less than it says: one cut short.
+        """
+        clip = await self.probe(path)
+        if clip.codec in ("float", "double"):
+            await asyncio.to_thread(refuse_not_numbers, path)
+        missing_bytes = await asyncio.to_thread(missing_of, path)
+        if missing_bytes:
+            raise AudioRejected(f"the file is cut short: {missing_bytes} bytes are missing")
+        argv = prove_argv(self._binary, path, clip.container, self._max_duration_s)
+        ended = await self._ffmpeg(argv, path)
+        times = re.findall(r"^out_time_us=(\d+)", ended.stderr_tail, re.MULTILINE)
+        decoded_s = int(times[-1]) / 1e6 if times else 0.0
+        if not decoded_s:
+            raise AudioRejected("the clip has no samples that can be decoded")
+        if clip.duration_s - decoded_s > max(_SLACK_S, _SLACK_SHARE * clip.duration_s):
+            cut = f"{decoded_s:.1f} s of {clip.duration_s:.1f} s can be decoded"
+            raise AudioRejected(f"the file is cut short: {cut}")
+        self._judge(replace(clip, duration_s=decoded_s), slack_s=_SLACK_S)
+        return clip
 
     async def peaks(self, path: Path, *, buckets: int = 800) -> bytes:
         """The outline as JSON (see `clips.draw_peaks`), of what `trim` writes. Raises AudioRejected."""
         return await asyncio.to_thread(draw_peaks, path, buckets)
 
-    async def _trim(self, source: Path, target: Path, threshold: str, *, trim_silence: bool) -> Clip:
+    async def _trim(
+        self, source: Path, target: Path, threshold: str, *, trim_silence: bool, may_be_silent: bool
+    ) -> Clip:
         clip = await self.probe(source)
         if clip.codec in ("float", "double"):
             await asyncio.to_thread(refuse_not_numbers, source)
         recipe = Recipe(clip.container, clip.codec, threshold, self._max_duration_s, self._max_bytes)
         build = trim_argv if trim_silence else keep_argv
         ended = await self._ffmpeg(build(self._binary, source, target, recipe), source, target)
-        silent = not trim_silence and _is_silent(ended.stderr_tail, threshold)
+        silent = not (trim_silence or may_be_silent) and _is_silent(ended.stderr_tail, threshold)
         return await self._proven(target, ended, silent=silent)
 
     def _sniffed(self, path: Path) -> str:
@@ -233,6 +277,14 @@ def walk_argv(binary: str, source: Path, container: str, max_duration_s: float) 
         *("-progress", "pipe:2"),
         *("-map", "0:a:0", "-c", "copy", "-f", "null", "-"),
         *("-map", "0:a:0", "-t", "0.1", "-c:a", "pcm_s16le", "-fflags", "+bitexact", "-f", "wav", "pipe:1"),
+    ]
+
+
+def prove_argv(binary: str, source: Path, container: str, max_duration_s: float) -> list[str]:
+    """One run that decodes everything to nowhere, telling the time reached on stderr."""
+    return [
+        *_read_args(binary, "error", source, container, max_duration_s),
+        *("-progress", "pipe:2", "-map", "0:a:0", "-f", "null", "-"),
     ]
 
 

@@ -100,14 +100,19 @@ async def save_all(client: ServiceClient, made: Sequence[Made], folder: Path) ->
 
 
 def audio_of(job: Json) -> Json:
-    """The output that every kind of today has."""
+    """The one output of the kinds that make a sound."""
     return job["outputs"]["audio"]
 
 
 def suffix(output: Json) -> str:
     """The file suffix that fits an output's media type."""
+    if output["media_type"] in _TEXTS:
+        return _TEXTS[output["media_type"]]
     names = (name for name, container in CONTAINERS.items() if container.media_type == output["media_type"])
     return family(next(names, "wav"))
+
+
+_TEXTS = {"application/json": "json", "application/x-subrip": "srt"}
 
 
 def stored_path(settings: Settings, output: Json) -> Path | None:

@@ -99,6 +99,13 @@ async def submit(client: httpx.AsyncClient, body: Json, *, idempotency_key: str 
     return await call(client, "POST", "/v1/jobs", json=body, headers=headers)
 
 
+async def upload(client: httpx.AsyncClient, path: Path) -> str:
+    """Send a file; the id that a job's input names it by."""
+    with path.open("rb") as file:
+        stored = await call(client, "POST", "/v1/uploads", files={"file": (path.name, file)})
+    return str(stored["upload_id"])
+
+
 async def follow(
     client: httpx.AsyncClient, job_id: str, note: Callable[[Json], None] = lambda _event: None
 ) -> list[Json]:

@@ -1,8 +1,10 @@
-"""The one Cog predictor of the local worker: every kind of sound goes in and out through here.
+"""The one Cog predictor of the local worker: every kind goes in and out through here.
 
-Owns the inputs' rules, the progress lines, the file that leaves and the worker's scratch space. Promises an
-object output `{audio, engine, recipe, seed, duration_s, details}` or an error for people; the same inputs
-and seed give the same bytes. Leaves the sound to the engines, which are imported only when they are needed.
+Owns the progress lines, the files that leave and the worker's scratch space. Promises an object output
+`{audio, engine, recipe, seed, duration_s, details}`, for kinds that end with more than one sound their
+outputs by name in the place of `audio` and `seed`, or an error for people; the same inputs and seed give
+the same bytes. Leaves the inputs' rules to `inputs`, the work to the engines, which are imported only when
+they are needed.
 
 Cog has no schema of ours, so it checks nothing: nulls, strings for numbers and unknown names arrive here (an
 unknown name as a TypeError that names it). The error text in Cog's reply is
@@ -18,7 +20,6 @@ nothing here catches it, and what it leaves behind is cleared by the next run.
 import contextlib
 import json
 import os
-import secrets
 import shutil
 import sys
 import tempfile
@@ -30,22 +31,13 @@ from typing import TYPE_CHECKING, Any
 import cog
 import coglet
 
-from app.engines.base import EngineError, Progress, Rendering
+from app.engines.base import EngineError, Findings, Progress, Rendering
+from app.engines.inputs import check_inputs
+from app.engines.sources.fetching import fetch
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-KINDS = {
-    "sound_effect": ("prompt", "duration_s", "seed", "loop"),
-    "background_music": ("prompt", "duration_s", "seed"),
-    "speech": ("text", "language", "voice", "speed", "seed"),
-}
-"""The inputs of each kind; any other input given to it is refused, so that a slip is seen at once."""
-
-MAX_SEED = 2**31 - 1
-MAX_PROMPT_CHARACTERS = 2_000
-MAX_DURATION_S = 600.0
 
 _NICENESS = 5
 _PROGRESS_INTERVAL_S = 0.2
@@ -86,22 +78,37 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
         language: str | None = None,
         voice: str | None = None,
         speed: float | None = None,
-    ) -> Output:
-        """Render one sound. Raises EngineError for inputs that do not fit, naming the input."""
+        audio: str | None = None,
+        segments: list[dict[str, Any]] | None = None,
+        source: str | None = None,
+        target: str | None = None,
+        allow_poorer: bool | None = None,
+    ) -> Any:
+        """Make what `kind` ends with. Raises EngineError for inputs that do not fit, naming the input."""
         # Linux keeps niceness by thread and Cog runs predictions on threads that setup never saw.
         _yield_the_core()
         self._scratch.clear()
         given = {
             "prompt": prompt, "duration_s": duration_s, "seed": seed, "loop": loop, "text": text,
-            "language": language, "voice": voice, "speed": speed,
+            "language": language, "voice": voice, "speed": speed, "audio": audio,
+            "segments": segments, "source": source, "target": target, "allow_poorer": allow_poorer,
         }  # fmt: skip
         inputs = check_inputs(kind, given)
         report = ProgressLines()
-        rendering = _render(kind, inputs, lambda done, step: report(done * _RENDERING_SHARE, step))
+        url = inputs.pop("audio", None)
+        file = None
+        if url is not None:
+            report(0.0, "fetching")
+            file = fetch(url, self._scratch.new_file("input"))
+        made = _make(kind, inputs, file, lambda done, step: report(done * _RENDERING_SHARE, step))
         report(_RENDERING_SHARE, "writing")
+        output = self._write(made, inputs) if isinstance(made, Rendering) else _written(made)
+        report(1.0, "done")
+        return output
+
+    def _write(self, rendering: Rendering, inputs: dict[str, Any]) -> Output:
         file = self._scratch.new_file("audio.flac")
         write_flac(rendering, file, seed=inputs["seed"])
-        report(1.0, "done")
         return Output(
             audio=cog.Path(file),
             engine=rendering.engine,
@@ -110,6 +117,20 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
             duration_s=round(rendering.duration_s, 6),
             details=json.dumps(rendering.details, ensure_ascii=False, sort_keys=True),
         )
+
+
+def _written(findings: Findings) -> dict[str, Any]:
+    """The same shape for texts and files by name, which Cog turns into data URIs."""
+    return {
+        **{
+            name: cog.Path(made) if isinstance(made, Path) else made
+            for name, made in findings.outputs.items()
+        },
+        "engine": findings.engine,
+        "recipe": findings.recipe,
+        "duration_s": round(findings.duration_s, 6),
+        "details": json.dumps(findings.details, ensure_ascii=False, sort_keys=True),
+    }
 
 
 class ProgressLines:
@@ -126,21 +147,6 @@ class ProgressLines:
             return
         self._next_at = self._clock() + _PROGRESS_INTERVAL_S
         print(f"progress {self._furthest:.2f} {' '.join(step.split())}", flush=True)
-
-
-def check_inputs(kind: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of `kind` with defaults filled in and a seed. Raises EngineError naming the input at fault.
-
-    None stands for an input that was not given.
-    """
-    if not isinstance(kind, str) or kind not in KINDS:
-        raise EngineError(f"kind: {kind!r} is not one of {', '.join(KINDS)}")
-    given = {name: value for name, value in given.items() if value is not None}
-    for name in given:
-        if name not in KINDS[kind]:
-            raise EngineError(f"{name}: is not an input of {kind}, which takes {', '.join(KINDS[kind])}")
-    seed = _whole(given, "seed", secrets.randbelow(MAX_SEED + 1), MAX_SEED)
-    return {**_CHECKS[kind](given), "seed": seed}
 
 
 def write_flac(rendering: Rendering, file: Path, *, seed: int) -> None:
@@ -164,75 +170,41 @@ def _to_16_bit(samples: "NDArray[np.float32]", noise: "np.random.Generator") -> 
     return np.clip(np.rint(samples * 32767 + dither), -32768, 32767).astype(np.int16)
 
 
-def _render(kind: str, inputs: dict[str, Any], progress: Progress) -> Rendering:
-    rendering: Rendering
-    if kind == "speech":
-        from app.engines import speech
+def _make(kind: str, inputs: dict[str, Any], audio: Path | None, progress: Progress) -> Rendering | Findings:
+    made: Rendering | Findings
+    match kind:
+        case "speech":
+            from app.engines import speech
 
-        rendering = speech.render(**inputs, progress=progress)
-    elif kind == "background_music":
-        from app.engines import music
+            made = speech.render(**inputs, progress=progress)
+        case "background_music":
+            from app.engines import music
 
-        rendering = music.render(**inputs, progress=progress)
-    else:
-        from app.engines import effects
+            made = music.render(**inputs, progress=progress)
+        case "transcription":
+            from app.engines import hearing
 
-        rendering = effects.render(**inputs, progress=progress)
-    return rendering
+            made = hearing.transcribe(_needed(audio), language=inputs["language"], progress=progress)
+        case "stem_separation":
+            from app.engines import stems
 
+            file = _needed(audio)
+            made = stems.separate(file, file.parent, progress=progress)
+        case "translation":
+            from app.engines import translation
 
-def _check_sound_effect(given: dict[str, Any]) -> dict[str, Any]:
-    loop = given.get("loop", False)
-    if not isinstance(loop, bool):
-        raise EngineError(f"loop: {loop!r} is neither true nor false")
-    duration_s = _number(given, "duration_s", 5.0, (0.1, MAX_DURATION_S))
-    return {"prompt": _words(given, "prompt", MAX_PROMPT_CHARACTERS), "duration_s": duration_s, "loop": loop}
+            made = translation.translate(**inputs, progress=progress)
+        case _:
+            from app.engines import effects
 
-
-def _check_background_music(given: dict[str, Any]) -> dict[str, Any]:
-    duration_s = _number(given, "duration_s", 30.0, (1.0, MAX_DURATION_S))
-    return {"prompt": _words(given, "prompt", MAX_PROMPT_CHARACTERS), "duration_s": duration_s}
-
-
-def _check_speech(given: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "text": _words(given, "text", None),  # the engine knows its own limit
-        "language": _words({"language": "en", **given}, "language", 50),
-        "voice": _words(given, "voice", 100) if "voice" in given else None,
-        "speed": _number(given, "speed", 1.0, (0.5, 2.0)),
-    }
+            made = effects.render(**inputs, progress=progress)
+    return made
 
 
-_CHECKS = {
-    "sound_effect": _check_sound_effect,
-    "background_music": _check_background_music,
-    "speech": _check_speech,
-}
-
-
-def _words(given: dict[str, Any], name: str, longest: int | None) -> str:
-    value = given.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise EngineError(f"{name}: a text that is not empty is needed")
-    if longest is not None and len(value) > longest:
-        raise EngineError(f"{name}: {len(value)} characters are too many, at most {longest} are taken")
-    return value
-
-
-def _number(given: dict[str, Any], name: str, default: float, span: tuple[float, float]) -> float:
-    value = given.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise EngineError(f"{name}: {value!r} is not a number")
-    if not span[0] <= value <= span[1]:  # also false for NaN
-        raise EngineError(f"{name}: {value} is not between {span[0]:g} and {span[1]:g}")
-    return float(value)
-
-
-def _whole(given: dict[str, Any], name: str, default: int, largest: int) -> int:
-    value = given.get(name, default)
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value <= largest:
-        raise EngineError(f"{name}: {value!r} is not a whole number between 0 and {largest}")
-    return value
+def _needed(audio: Path | None) -> Path:
+    if audio is None:
+        raise EngineError("audio: an address is needed")
+    return audio
 
 
 class Scratch:

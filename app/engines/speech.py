@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.engines import espeak
 from app.engines.base import EngineError, Progress, Rendering, ignore_progress
+from app.engines.loading.resident import Resident
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -212,11 +213,11 @@ def _speak_hibari(
 ) -> Generator[tuple[int, NDArray[np.float32]]]:
     import numpy as np
 
-    hibari = _load_hibari(name)
     noise = np.random.default_rng(seed)
-    for phrase in phrases:
-        sounds = [hibari.from_ids(hibari.ids(part), speed, noise) for part in _pronounce(hibari, phrase)]
-        yield hibari.sample_rate, np.concatenate([np.zeros(0, np.float32), *sounds])
+    with _resident_voice(name).use() as hibari:
+        for phrase in phrases:
+            sounds = [hibari.from_ids(hibari.ids(part), speed, noise) for part in _pronounce(hibari, phrase)]
+            yield hibari.sample_rate, np.concatenate([np.zeros(0, np.float32), *sounds])
 
 
 def _pronounce(hibari: Any, phrase: str) -> list[str]:
@@ -230,7 +231,11 @@ def _pronounce(hibari: Any, phrase: str) -> list[str]:
     return [part for phonemes in said for part in _break_long(phonemes)]
 
 
-@functools.lru_cache(maxsize=2)
+@functools.cache
+def _resident_voice(name: str) -> Resident[Any]:
+    return Resident(functools.partial(_load_hibari, name))
+
+
 def _load_hibari(name: str) -> Any:
     from hibari import Hibari
 

@@ -3,7 +3,8 @@
 Promises: each caller is answered after its own job, first event and work item are committed; an
 `Idempotency-Key` makes one job however often it is sent, also twice within a group; a job that is refused
 leaves nothing behind and holds up none of its neighbours; the queue is bounded. Whether there is room is
-`admission`'s to say, whether a request makes sense is its caller's.
+`admission`'s to say, which files it reads `files`', how a file gets here `uploads`', whether a request makes
+sense its caller's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import partial
 
 from app.errors import AppError, InvalidInput, Overloaded
 from app.intake.admission import Admission
+from app.intake.files import find_files
 from app.line import Line
 from app.work import Station
 from db.events import insert_first_events
@@ -22,6 +24,7 @@ from db.jobs import find_jobs, insert_jobs
 from db.keys import find_idempotency_key, insert_idempotency_key
 from db.session import Transaction
 from db.tables import IdempotencyKey, Job
+from db.uploads import insert_inputs
 
 MOST_TOGETHER = 64
 MOST_WAITING = 1000
@@ -41,9 +44,9 @@ class Asked:
 class Intake:
     """Stores new jobs. One a runtime."""
 
-    def __init__(self, *, line: Line, providers: Sequence[str] = ()) -> None:
+    def __init__(self, *, line: Line) -> None:
         self._line = line
-        self._admission = Admission(line=line, providers=providers)
+        self._admission = Admission(line=line)
         self._group = GroupCommit(self._store, most_queued=MOST_WAITING, most_together=MOST_TOGETHER)
 
     async def accept(self, asked: Asked) -> str:
@@ -77,9 +80,10 @@ class Intake:
         outcomes: list[str | AppError] = []
         there = {job.id for job in await find_jobs(tx, list(admitted))} if admitted else set()
         fresh: list[Job] = []
+        files: dict[str, dict[str, str]] = {}
         for asked in group:
             try:
-                job_id = await self._claim(tx, asked, admitted)
+                job_id = await self._claim(tx, asked, admitted, files)
             except AppError as exc:
                 outcomes.append(exc)
                 continue
@@ -87,15 +91,19 @@ class Intake:
             if job_id == asked.job.id and job_id not in there:
                 fresh.append(asked.job)
         if fresh:
-            await self._insert(tx, fresh)
+            await self._insert(tx, fresh, files)
         return outcomes
 
-    async def _claim(self, tx: Transaction, asked: Asked, admitted: set[str]) -> str:
+    async def _claim(
+        self, tx: Transaction, asked: Asked, admitted: set[str], files: dict[str, dict[str, str]]
+    ) -> str:
         """The id of the job that this makes or has made. Raises before anything of it is written."""
         if asked.key is not None:
             known = await find_idempotency_key(tx, asked.key)
             if known is not None:
                 return _same(known, asked)
+        if found := await find_files(tx, asked.job):
+            files[asked.job.id] = found
         if asked.job.id not in admitted:
             self._admission.admit(asked.job)
             admitted.add(asked.job.id)
@@ -110,8 +118,11 @@ class Intake:
         # Another process may have been first in between, and its job is the one then.
         return _same(await insert_idempotency_key(tx, key), asked)
 
-    async def _insert(self, tx: Transaction, jobs: Sequence[Job]) -> None:
+    async def _insert(self, tx: Transaction, jobs: Sequence[Job], files: dict[str, dict[str, str]]) -> None:
         await insert_jobs(tx, jobs)
+        for job in jobs:
+            if job.id in files:
+                await insert_inputs(tx, job.id, files[job.id])
         await insert_first_events(tx, jobs, "job.created", lambda job: {"status": "queued", "kind": job.kind})
         self._line.engine.enqueue(tx, Station.DISPATCH, *(job.id for job in jobs))
         for job in jobs:

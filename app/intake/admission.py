@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -68,10 +68,10 @@ class Count:
 class Admission:
     """The gate of the intake. One a process."""
 
-    def __init__(self, *, line: Line, providers: Sequence[str] = ()) -> None:
+    def __init__(self, *, line: Line) -> None:
         self._line = line
         self._count = Count()
-        self._spending = Spending(settings=line.settings, providers=providers)
+        self._spending = Spending(settings=line.settings, router=line.router)
 
     async def look(self, tx: Transaction, now: datetime, tenants: Iterable[str] = ()) -> None:
         """Count again if the last count is old; before a transaction admits anybody, since what it has not

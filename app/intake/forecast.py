@@ -12,8 +12,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
 
+from app.costs.estimates import estimate
+from app.costs.prices import list_prices
 from app.line import Line
 from app.routing.choice import Go, Wait, choose
+from app.routing.circuits import Shut
 from app.routing.router import shut_of
 from db.attempts import count_live_attempts, list_attempts
 from db.jobs import JobFilter, count_waiting_before, list_jobs
@@ -39,7 +42,11 @@ class Stage:
     """Jobs that wait for a slot of it and go first."""
     slots: int | None
     usual_s: float | None
-    """How long an attempt of this kind lately took there; null: none is known."""
+    """How long an attempt of this kind lately took there; None: none is known."""
+    usd: float | None
+    """What it is expected to cost there; None where no price is known."""
+    usd_basis: str
+    """As `Estimate.basis`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +68,7 @@ class Forecaster:
         """`slots` are the configured providers, with how many predictions each takes at once, if bounded."""
         self._line = line
         self._slots = slots
+        self._prices = list_prices(line.settings.prices)
 
     async def look(self, job: Job) -> Forecast:
         """The forecast of a job that is not stored. Raises DatabaseUnavailable."""
@@ -72,20 +80,27 @@ class Forecaster:
                 job.provider, names, [], shut, created_at=job.created_at, deadline_at=job.deadline_at
             )
             recent = await self._recent(tx, job.kind)
-            route = [
-                Stage(
-                    provider=name,
-                    model=self._line.router.model(job.kind, name),
-                    is_open=name not in shut,
-                    reason=shut[name].reason if name in shut else None,
-                    live=await count_live_attempts(tx, name),
-                    waiting=await count_waiting_before(tx, name, job),
-                    slots=self._slots.get(name),
-                    usual_s=_usual_s(recent, name),
-                )
-                for name in names
-            ]
+            route = [await self._stage(tx, job, name, shut.get(name), recent) for name in names]
         return _forecast(choice, {stage.provider: stage for stage in route}, now)
+
+    async def _stage(
+        self, tx: Transaction, job: Job, name: str, shut: Shut | None, recent: Sequence[Attempt]
+    ) -> Stage:
+        router, usual_s = self._line.router, _usual_s(recent, name)
+        model = router.model(job.kind, name)
+        price = estimate(job.kind, router.payee(name), model, job.input, prices=self._prices, usual_s=usual_s)
+        return Stage(
+            provider=name,
+            model=model,
+            is_open=shut is None,
+            reason=shut.reason if shut else None,
+            live=await count_live_attempts(tx, name),
+            waiting=await count_waiting_before(tx, name, job),
+            slots=self._slots.get(name),
+            usual_s=usual_s,
+            usd=None if price.usd is None else float(price.usd),
+            usd_basis=price.basis,
+        )
 
     async def _recent(self, tx: Transaction, kind: str) -> list[Attempt]:
         wanted = JobFilter(state=JobState.SUCCEEDED, kind=kind)

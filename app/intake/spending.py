@@ -17,15 +17,15 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from app.costs.budgets import Budget, Period, read_budgets
 from app.costs.estimates import Estimate, estimate
-from app.costs.prices import EMBEDDED, list_prices, to_usd
+from app.costs.prices import list_prices, to_usd
 from app.errors import BudgetExceeded
-from app.kinds import KINDS
+from app.routing.router import Router
 from app.settings import Settings
 from db.costs import sum_reserved, sum_tenant
 from db.session import Transaction
@@ -60,9 +60,8 @@ class Account:
 class Spending:
     """The purse at the gate of the intake. One a process."""
 
-    def __init__(self, *, settings: Settings, providers: Sequence[str]) -> None:
-        self._settings = settings
-        self._providers = providers
+    def __init__(self, *, settings: Settings, router: Router) -> None:
+        self._router = router
         self._budgets = read_budgets(settings.budgets)
         self._prices = list_prices(settings.prices)
         self._accounts: dict[tuple[str, Period], Account] = {}
@@ -148,10 +147,8 @@ class Spending:
 
     def _expect(self, job: Job) -> Estimate:
         """One attempt at the provider that the job goes to first, as far as can be said now."""
-        provider = job.provider if job.provider != "auto" else next(iter(self._providers), "")
-        model = job.kind
-        if provider == "replicate":
-            model = self._settings.replicate_models.get(job.kind) or KINDS[job.kind].hosted.name
-        if provider == "cog" and not self._settings.cog_urls:
-            provider = EMBEDDED
-        return estimate(job.kind, provider, model, job.input, prices=self._prices)
+        provider = self._router.first(job)
+        if provider is None:
+            return Estimate(None, 0.0, "unpriced")
+        model, payee = self._router.model(job.kind, provider), self._router.payee(provider)
+        return estimate(job.kind, payee, model, job.input, prices=self._prices)

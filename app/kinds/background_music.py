@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from app.kinds.base import HostedModel, Kind, KindInput
+from app.kinds.base import HostedModel, Kind, KindInput, Sound
 
 
 class BackgroundMusicInput(KindInput):
@@ -32,9 +32,8 @@ BACKGROUND_MUSIC = Kind(
     input_model=BackgroundMusicInput,
     hosted=HostedModel("stability-ai/stable-audio-2.5", _ask_hosted),
     ask_worker=_ask_worker,
-    outputs=("audio",),
     # The length is exact, and a composed rest at the end belongs to the piece.
-    trims_silence=lambda _: False,
+    outputs={"audio": Sound()},
     # Fewer steps are a smaller job: what ran out of memory or time may pass.
     other_ways={"replicate": {"steps": 4}},
 )

@@ -1,15 +1,17 @@
 """What a job kind is: its input, its models at each provider, its finishing recipe.
 
-Owns the `Kind` type. Leaves to each kind's own module what a caller may ask and what a model is told.
+Owns the `Kind` type and the recipes `Sound` and `Text`: data that the finisher goes by. Leaves to each kind's
+own module what a caller may ask, what a model is told and how its answer is read.
 """
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 from app.errors import ProviderBadResponse
 
@@ -18,6 +20,16 @@ class KindInput(BaseModel):
     """The base of every kind's input: unknown fields are refused, so that a typing error is not silence."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+
+AudioFile = Annotated[
+    str,
+    Field(
+        pattern=r"^(upl|ast)_[0-9a-f]{32}$",
+        description="The `upload_id` of an upload, or the id of an asset that a job of yours has",
+    ),
+]
+"""An input that is a file. What is stored, and given back in the job, is the id of the asset."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,18 +43,47 @@ class HostedModel:
 
 
 @dataclass(frozen=True, slots=True)
+class Sound:
+    """An output that is heard: stored as it came, but for tags, and its silent ends where it is trimmed."""
+
+    trims_silence: Callable[[Any], bool] = lambda _: False
+    """Whether both ends are cut, for this input."""
+    may_be_silent: bool = False
+    """Where silence is an answer: there is nobody to be heard in the vocals of an instrumental."""
+
+
+@dataclass(frozen=True, slots=True)
+class Text:
+    """An output that is read: JSON or subtitles, stored as `check` gives it back."""
+
+    media_type: str
+    suffix: str
+    """Of the stored file, with its dot."""
+    check: Callable[[bytes], bytes]
+    """What was fetched, as it is stored. Raises ProviderBadResponse for what it does not claim to be."""
+    most_bytes: int = 8 * 1024 * 1024
+
+
+Recipe = Sound | Text
+
+
+@dataclass(frozen=True, slots=True)
 class Kind:
     """One job kind."""
 
     name: str
     input_model: type[KindInput]
-    hosted: HostedModel
+    hosted: HostedModel | None
+    """None where no model at Replicate is known to do it: routing passes that provider by."""
     ask_worker: Callable[[Any], dict[str, Any]]
     """The kind's input as our own Cog predictor takes it."""
-    outputs: tuple[str, ...]
-    """The names of the files it ends with."""
-    trims_silence: Callable[[Any], bool]
-    """Whether both ends of the finished clip are trimmed, for this input."""
+    outputs: Mapping[str, Recipe]
+    """The files it ends with by name, and what is done with each before it is stored."""
+    files: Mapping[str, float] = field(default_factory=dict)
+    """The inputs that are files, and the longest in seconds that each may be."""
+    read: Callable[[object], object] = lambda output: output
+    """What a model answered, in our own words: `outputs` by name, each an address or a data URI. Raises
+    ProviderBadResponse for what it cannot read; an answer that is in those words already passes."""
     other_ways: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By provider: the model inputs that differ when a failed prediction is asked for once more."""
 
@@ -52,7 +93,8 @@ class Kind:
 
     def ask(self, provider: str, wanted: Any, *, differently: bool = False) -> dict[str, Any]:
         """The input as that provider's model takes it."""
-        asked = self.hosted.ask(wanted) if provider == "replicate" else self.ask_worker(wanted)
+        hosted = self.hosted if provider == "replicate" else None
+        asked = hosted.ask(wanted) if hosted else self.ask_worker(wanted)
         return {**asked, **self.other_ways.get(provider, {})} if differently else asked
 
     def find_outputs(self, output: object) -> dict[str, str]:
@@ -61,13 +103,18 @@ class Kind:
         Providers answer with a string, a list of one, an object by name, or such things nested. Raises
         ProviderBadResponse when a named output is not there.
         """
-        places = _collect(output)
-        if len(self.outputs) == 1 and self.outputs[0] not in places and len(places) == 1:
-            places = {self.outputs[0]: next(iter(places.values()))}
+        places = _collect(self.read(output))
+        if len(self.outputs) == 1 and not places.keys() & self.outputs.keys() and len(places) == 1:
+            places = dict(zip(self.outputs, places.values(), strict=True))
         missing = [name for name in self.outputs if name not in places]
         if missing:
             raise ProviderBadResponse(f"the output has no {', '.join(missing)}: {_shape(output)}")
         return {name: places[name] for name in self.outputs}
+
+
+def as_data_uri(content: bytes, media_type: str) -> str:
+    """Content that a model gave within its answer, as an address like those of files."""
+    return f"data:{media_type};base64,{base64.b64encode(content).decode()}"
 
 
 def _collect(output: object, depth: int = 0) -> dict[str, str]:

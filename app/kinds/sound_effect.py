@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from app.kinds.base import HostedModel, Kind, KindInput
+from app.kinds.base import HostedModel, Kind, KindInput, Sound
 
 
 class SoundEffectInput(KindInput):
@@ -34,9 +34,8 @@ SOUND_EFFECT = Kind(
     input_model=SoundEffectInput,
     hosted=HostedModel("stability-ai/stable-audio-2.5", _ask_hosted),
     ask_worker=_ask_worker,
-    outputs=("audio",),
     # A loop's seam lies in its silence too: trimming it would open a click.
-    trims_silence=lambda wanted: wanted.trim_silence and not wanted.loop,
+    outputs={"audio": Sound(trims_silence=lambda wanted: wanted.trim_silence and not wanted.loop)},
     # Fewer steps are a smaller job: what ran out of memory or time may pass.
     other_ways={"replicate": {"steps": 4}},
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from app.kinds.base import HostedModel, Kind, KindInput
+from app.kinds.base import HostedModel, Kind, KindInput, Sound
 
 
 class SpeechInput(KindInput):
@@ -54,6 +54,5 @@ SPEECH = Kind(
     input_model=SpeechInput,
     hosted=HostedModel("minimax/speech-02-turbo", _ask_hosted),
     ask_worker=_ask_worker,
-    outputs=("audio",),
-    trims_silence=lambda _: True,
+    outputs={"audio": Sound(trims_silence=lambda _: True)},
 )

@@ -26,8 +26,6 @@ class Stop:
     provider: str
     weight: int | None = None
     """With weights, a job's first provider is drawn by them; the others follow in order."""
-    most_waiting: int | None = None
-    """Jobs waiting for it beyond which the next one is asked first."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from typing import Any
 
 import structlog
 
+from app.costs.prices import EMBEDDED
 from app.kinds import get_kind
-from app.routing.choice import Go, Past, Stop, Wait, arrange, choose, left_of
+from app.routing.choice import ANY, Go, Past, Stop, Wait, arrange, choose, left_of
 from app.routing.circuits import (
     PROBE_S,
     Circuit,
@@ -25,8 +26,9 @@ from app.routing.circuits import (
     after_success,
     find_shut,
 )
+from app.routing.quotas import Quotas
 from app.routing.recovery import NOT_TRIES, Action, Case, Trouble
-from app.settings import Settings
+from app.settings import RouteStop, Settings
 from db.circuits import claim_probe, list_circuits, lock_circuit, save_circuit
 from db.jobs import count_waiting_before
 from db.session import Transaction
@@ -44,23 +46,32 @@ class Router:
         self._settings = settings
         self._providers = list(providers)
         self._held: set[str] = set()
+        self._quotas = Quotas()
 
-    def stops(self, kind: str) -> list[Stop]:
+    def stops(self, kind: str) -> list[RouteStop]:
         """The kind's route: as ROUTING says, else every provider in the usual order."""
         wanted = self._settings.routing.get(kind) or self._settings.routing.get("*")
-        stops = [Stop(**each.model_dump()) for each in wanted] if wanted else map(Stop, self._providers)
+        stops = wanted or [RouteStop(provider=name) for name in self._providers]
         return [stop for stop in stops if stop.provider in self._providers and can_go(kind, stop.provider)]
 
     async def route_of(self, tx: Transaction, job: Job, *, asked: Collection[str] | None = None) -> list[str]:
-        """The job's own order; `asked`: only of these. A provider with too long a line comes last."""
+        """The job's own order; `asked`: only of these. With too long a line or no quota left one is last."""
         stops = [stop for stop in self.stops(job.kind) if asked is None or stop.provider in asked]
-        full = [
-            stop.provider
-            for stop in stops
-            if stop.most_waiting is not None
-            and await count_waiting_before(tx, stop.provider, job) >= stop.most_waiting
-        ]
-        return arrange(stops, job.id, last=full)
+        last = set(await self._quotas.find_spent(tx, stops))
+        for stop in stops:
+            if stop.most_waiting is not None:
+                waiting = await count_waiting_before(tx, stop.provider, job)
+                last |= {stop.provider} if waiting >= stop.most_waiting else set()
+        return arrange([Stop(stop.provider, stop.weight) for stop in stops], job.id, last=last)
+
+    def first(self, job: Job) -> str | None:
+        """Where the job goes first, as far as that can be said without looking at anything."""
+        stops = [Stop(stop.provider, stop.weight) for stop in self.stops(job.kind)]
+        return job.provider if job.provider != ANY else next(iter(arrange(stops, job.id)), None)
+
+    def payee(self, provider: str) -> str:
+        """The provider's name in the price list: a worker of ours is not a Cog server of somebody's."""
+        return EMBEDDED if provider == "cog" and not self._settings.cog_urls else provider
 
     def model(self, kind: str, provider: str) -> str:
         """What the provider is asked for by name; a Cog server of ours is told the kind."""

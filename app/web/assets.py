@@ -50,9 +50,9 @@ class AssetOut(BaseModel):
     sha256: str
     media_type: str
     size_bytes: int
-    duration_s: float
-    sample_rate: int
-    channels: int
+    duration_s: float | None = Field(description="Null for text, as the next two")
+    sample_rate: int | None
+    channels: int | None
     url: str
     expires_at: datetime | None = Field(description="When the last of its jobs expires; null: not known")
 
@@ -62,6 +62,8 @@ async def get_asset(asset_id: AssetId, runtime: Part) -> AssetOut:
     """What is known of an asset, with a fresh signed link to its bytes."""
     asset, expires_at = await _get(runtime, asset_id)
     known = asset.model_dump(include=set(AssetOut.model_fields))
+    if not asset.channels:
+        known |= dict.fromkeys(("duration_s", "sample_rate", "channels"))
     return AssetOut(**known, url=runtime.links.url(asset.id), expires_at=expires_at)
 
 
@@ -69,7 +71,7 @@ async def get_asset(asset_id: AssetId, runtime: Part) -> AssetOut:
     "/{asset_id}/content",
     response_class=StreamingResponse,
     responses={
-        200: {"content": {"audio/*": {}}},
+        200: {"content": {"audio/*": {}, "application/json": {}, "application/x-subrip": {}}},
         206: {"description": "The range that was asked for"},
         304: {"description": "Not changed"},
         403: {"model": Problem, "description": "The link was altered or has expired"},
@@ -126,6 +128,8 @@ async def get_content(
 async def get_peaks(asset_id: AssetId, runtime: Part) -> Response:
     """The outline for a player: audiowaveform's JSON, version 2. Drawn when it is first asked for."""
     asset, _ = await _get(runtime, asset_id)
+    if not asset.channels:
+        raise NotFound("text has no outline")
     try:
         outline = await runtime.outlines.get(asset)
     except NotFound as exc:

@@ -45,7 +45,7 @@ class OutputOut(BaseModel):
     asset_id: str
     url: str = Field(description="Signed and expiring; relative to the service's address")
     media_type: str
-    duration_s: float
+    duration_s: float | None = Field(description="Null for text")
     size_bytes: int
     sha256: str
 
@@ -154,7 +154,8 @@ class JobOut(BaseModel):
                 name: OutputOut(
                     asset_id=asset.id,
                     url=links.url(asset.id),
-                    **asset.model_dump(include={"media_type", "duration_s", "size_bytes", "sha256"}),
+                    duration_s=asset.duration_s if asset.channels else None,
+                    **asset.model_dump(include={"media_type", "size_bytes", "sha256"}),
                 )
                 for name, asset in view.outputs.items()
             },
@@ -175,6 +176,8 @@ class StageOut(BaseModel):
     waiting: int = Field(description="Jobs that wait for a slot of it and would go first")
     slots: int | None = Field(description="How many predictions it takes at once; null: no limit of ours")
     usual_s: float | None = Field(description="How long one of this kind lately took there; null: not known")
+    usd: float | None = Field(description="What one attempt is expected to cost; null: no price is known")
+    usd_basis: str = Field(description="`units` of the input, a guess of `time`, or `unpriced`")
 
 
 class ForecastOut(BaseModel):

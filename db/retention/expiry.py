@@ -1,8 +1,8 @@
 """Verbs that delete what has expired: an ended job with all that hangs on it, and news of nothing of ours.
 
 A live job is never deleted, nor one whose prediction is still being ended at its provider. An asset stays
-until the last job that has it goes; its objects are condemned in the same transaction and deleted after it.
-What the job cost is added to the books of the past (`db.costs`).
+until the last job or upload that has it goes; its objects are condemned in the same transaction and
+deleted after it. What the job cost is added to the books of the past (`db.costs`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from db.assets import lay_tombstone
 from db.costs import keep_past_costs
 from db.session import Transaction
 from db.states import LIVE_ATTEMPT_STATUSES, LIVE_JOB_STATES
-from db.tables import Asset, Attempt, Delivery, Event, IdempotencyKey, Job, Output
+from db.tables import Asset, Attempt, Delivery, Event, IdempotencyKey, Job, JobInput, Output, Upload
 
 
 async def date_ended_jobs(tx: Transaction, *, age: timedelta, limit: int) -> int:
@@ -58,14 +58,32 @@ async def delete_expired_jobs(
     job_ids = list((await tx.execute(statement)).scalars())
     if not job_ids:
         return 0, 0
-    asset_ids = set(
-        (await tx.execute(select(col(Output.asset_id)).where(col(Output.job_id).in_(job_ids)))).scalars()
-    )
+    asset_ids: set[str] = set()
+    for table in (Output, JobInput):
+        had = select(col(table.asset_id)).where(col(table.job_id).in_(job_ids))
+        asset_ids.update((await tx.execute(had)).scalars())
     await keep_past_costs(tx, job_ids)
     await _delete_rows(tx, job_ids)
     if with_keys:
         await tx.execute(delete(IdempotencyKey).where(col(IdempotencyKey.job_id).in_(job_ids)))
     return len(job_ids), await _delete_unused_assets(tx, sorted(asset_ids), now)
+
+
+async def delete_expired_uploads(tx: Transaction, *, now: datetime, limit: int) -> tuple[int, int]:
+    """Delete uploads past their time, the oldest first; how many, and how many assets went with them."""
+    statement = (
+        select(col(Upload.id), col(Upload.asset_id))
+        .where(col(Upload.expires_at) <= now)
+        .order_by(col(Upload.expires_at))
+        .limit(limit)
+        .with_for_update(skip_locked=True)
+    )
+    uploads = (await tx.execute(statement)).mappings().all()
+    if not uploads:
+        return 0, 0
+    await tx.execute(delete(Upload).where(col(Upload.id).in_([row["id"] for row in uploads])))
+    asset_ids = sorted({row["asset_id"] for row in uploads})
+    return len(uploads), await _delete_unused_assets(tx, asset_ids, now)
 
 
 async def delete_stray_deliveries(tx: Transaction, *, before: datetime, limit: int) -> int:
@@ -92,7 +110,7 @@ async def _delete_rows(tx: Transaction, job_ids: Sequence[str]) -> None:
             or_(col(Delivery.job_id).in_(job_ids), col(Delivery.attempt_id).in_(attempt_ids))
         )
     )
-    owned: tuple[type[SQLModel], ...] = (Output, Event, Attempt)
+    owned: tuple[type[SQLModel], ...] = (Output, JobInput, Event, Attempt)
     for table in owned:
         await tx.execute(delete(table).where(table.__table__.c.job_id.in_(job_ids)))  # type: ignore[attr-defined]
     await tx.execute(delete(Job).where(col(Job.id).in_(job_ids)))
@@ -107,8 +125,10 @@ async def _delete_unused_assets(tx: Transaction, asset_ids: Sequence[str], now: 
         .with_for_update()
     )
     assets = [Asset(**row) for row in (await tx.execute(statement)).mappings()]
-    still = select(col(Output.asset_id)).where(col(Output.asset_id).in_(asset_ids))
-    used = set((await tx.execute(still)).scalars())
+    used: set[str] = set()
+    for table in (Output, JobInput, Upload):
+        still = select(col(table.asset_id)).where(col(table.asset_id).in_(asset_ids))
+        used.update((await tx.execute(still)).scalars())
     unused = [asset for asset in assets if asset.id not in used]
     for asset in unused:
         await tx.execute(delete(Asset).where(col(Asset.id) == asset.id))

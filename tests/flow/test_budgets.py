@@ -16,6 +16,7 @@ from sqlmodel import col
 from app.errors import BudgetExceeded
 from app.intake.spending import MOST_TENANTS, Spending
 from app.jobs import JobRequest
+from app.routing.router import Router
 from app.settings import Settings
 from db.ids import make_id
 from db.session import Database
@@ -93,7 +94,7 @@ async def test_of_many_that_come_at_once_no_more_are_accepted_than_there_is_mone
 
 async def test_two_processes_on_one_database_see_what_each_other_has_accepted(stage_on: OpenStage) -> None:
     async with stage_on(budgets={"default": {"month": "0.4"}}) as one:
-        other = Spending(settings=one.runtime.settings, providers=["replicate"])
+        other = Spending(settings=one.runtime.settings, router=one.runtime.line.router)
         assert [(await ask(one)).status_code for _ in range(2)] == [202, 202]
         now = one.runtime.line.clock.now()
         async with one.runtime.line.database.reading() as tx:
@@ -198,7 +199,7 @@ async def has_money(spending: Spending, database: Database, now: datetime, tenan
 
 def purse(settings: Settings, **budgets: str) -> Spending:
     changed = settings.model_copy(update={"budgets": {"default": budgets}})
-    return Spending(settings=changed, providers=["replicate"])
+    return Spending(settings=changed, router=Router(changed, ["replicate"]))
 
 
 @pytest.mark.parametrize(
@@ -296,7 +297,7 @@ async def test_the_tighter_of_two_budgets_holds(database_url: str, settings: Set
 
 
 async def test_without_budgets_nothing_is_read(settings: Settings) -> None:
-    spending = Spending(settings=settings, providers=["replicate"])
+    spending = Spending(settings=settings, router=Router(settings, ["replicate"]))
     await spending.look(None, ["default"], NOON)  # type: ignore[arg-type]
     job = make_job()
     spending.admit(job, NOON)
@@ -306,7 +307,7 @@ async def test_without_budgets_nothing_is_read(settings: Settings) -> None:
 async def test_what_is_remembered_of_tenants_is_bounded(database_url: str, settings: Settings) -> None:
     database = Database(database_url)
     changed = settings.model_copy(update={"budgets": {"*": {"day": "1"}}})
-    spending = Spending(settings=changed, providers=["replicate"])
+    spending = Spending(settings=changed, router=Router(changed, ["replicate"]))
     spending._looked_s = {f"t{number}": math.inf for number in range(MOST_TENANTS)}
     async with database.reading() as tx:
         await spending.look(tx, ["new"], NOON)

@@ -214,6 +214,10 @@ async def test_a_dry_run_says_where_why_and_how_soon_and_stores_nothing(stage_on
         found = told.json()
         assert (told.status_code, found["provider"], found["why"]) == (200, "replicate", "first on the route")
         assert (found["wait_s"], [each["provider"] for each in found["route"]]) == (0.0, list(BOTH))
+        assert [(each["usd"], each["usd_basis"]) for each in found["route"]] == [
+            (0.2, "units"),
+            (0.0, "units"),
+        ]
         line.fake.script("create", no_credit())
         job_id = await line.ask()
         await line.drain()
@@ -244,3 +248,23 @@ async def test_a_provider_with_too_long_a_line_comes_last(stage_on_sqlite: OpenS
         assert len(line.cog.asked) == 1
         assert len(line.fake.predictions) == 3, "one is being made, two wait, the rest go on"
         assert len(hosted) == 4
+
+
+async def test_a_provider_whose_quota_is_used_up_comes_last(stage_on: OpenStage) -> None:
+    quota = {"unit": "usd", "per": "month", "most": 1.0, "reserve": 0.5}
+    routing = {"*": [{"provider": "replicate", "quota": quota}, "cog"]}
+    prices = {"replicate": {"stability-ai/stable-audio-2.5": {"file": 0.3}}}
+    async with stage_on(routes=BOTH, routing=routing, prices=prices) as line:
+        for _ in range(2):
+            await line.ask()
+            await line.drain()
+            await line.fake.finish(line.fake.live()[0], output=TONE)
+            await line.drain()
+        line.runtime.line.router._quotas._seen.clear()
+        job_id = await line.ask()
+        await line.drain()
+        assert told(await line.read(job_id)) == [("cog", "starting", None, None)], "0.6 of 1 dollar are used"
+        # It is not barred: who may go nowhere else goes there.
+        named = await line.ask(provider="replicate")
+        await line.drain()
+        assert told(await line.read(named)) == [("replicate", "starting", None, None)]

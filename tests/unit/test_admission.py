@@ -9,6 +9,7 @@ import pytest
 
 from app.errors import Overloaded
 from app.intake.admission import FEW, Admission, Count, Lane, _ahead_of
+from app.routing.router import Router
 from app.settings import Settings
 from db.jobs import Crowd
 from db.tables import Job
@@ -19,6 +20,7 @@ NOW = datetime(2026, 3, 1, tzinfo=UTC)
 class _Line:
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
+        self.router = Router(settings, ["replicate"])
 
 
 def gate(settings: Settings, count: Count, **changed: Any) -> Admission:

@@ -17,7 +17,8 @@ import soundfile
 
 from app.engines import predict
 from app.engines.base import EngineError, Rendering
-from app.engines.predict import Output, ProgressLines, Runner, check_inputs, write_flac
+from app.engines.inputs import check_inputs
+from app.engines.predict import Output, ProgressLines, Runner, write_flac
 
 
 @pytest.fixture

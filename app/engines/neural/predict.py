@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import cog
 
 from app.engines.base import EngineError, EngineUnavailable, Findings, Progress, Rendering
+from app.engines.inputs import MAX_SEED, check_inputs
 from app.engines.neural.catalog import Named, read_models
 from app.engines.neural.memory import load_where_it_fits
 from app.engines.neural.placement import Placement, place_here
-from app.engines.predict import MAX_SEED, ProgressLines, check_inputs, open_scratch, write_flac
+from app.engines.predict import ProgressLines, open_scratch, write_flac
 
 if TYPE_CHECKING:
     import numpy as np

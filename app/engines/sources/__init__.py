@@ -1,0 +1,1 @@
+"""How the sound that an engine reads gets to it: `fetching` brings the file, `decoding` its samples."""

