@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from app.engines.base import EngineError
+from app.engines.inputs import KINDS
 from app.engines.neural.catalog import Named, read_models
 from app.engines.neural.placement import needed_bytes
 from app.engines.supervisor import OUR_PREDICTOR
@@ -37,10 +38,6 @@ class Group:
     """What its process is told beside our own environment."""
 
 
-EMBEDDED_KINDS = ("sound_effect", "background_music", "speech")
-"""What the engines of the installation make."""
-
-
 def groups_for(settings: Settings, kinds: Sequence[str]) -> list[Group]:
     """The groups that make these kinds: a neural engine where one is named, else the installation's.
 
@@ -51,7 +48,7 @@ def groups_for(settings: Settings, kinds: Sequence[str]) -> list[Group]:
     except EngineError as error:
         raise StartupError(f"NEURAL_MODELS: {error}") from error
     groups = [_neural_group(settings, named) for kind, named in models.items() if kind in kinds]
-    embedded = tuple(kind for kind in EMBEDDED_KINDS if kind in kinds and kind not in models)
+    embedded = tuple(kind for kind in KINDS if kind in kinds and kind not in models)
     if embedded:
         groups.append(Group("embedded", embedded, OUR_PREDICTOR))
     return groups

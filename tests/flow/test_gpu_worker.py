@@ -13,8 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
+from app.engines.inputs import KINDS
 from app.engines.supervisor import OUR_PREDICTOR
-from app.gpu.groups import EMBEDDED_KINDS, Group
+from app.gpu.groups import Group
 from app.gpu.running import GpuWorker
 from app.serve import running_service
 from app.settings import load_settings
@@ -23,7 +24,7 @@ from tests.contract.gpu_ground import gpu_worker
 
 pytestmark = pytest.mark.real
 BOUND_S = 120.0
-EMBEDDED = Group("embedded", EMBEDDED_KINDS, OUR_PREDICTOR)
+EMBEDDED = Group("embedded", tuple(KINDS), OUR_PREDICTOR)
 LONG = {"kind": "speech", "input": {"text": "It was the best of times. " * 180}}
 SHORT = {"kind": "sound_effect", "input": {"prompt": "rain", "duration_s": 1}}
 

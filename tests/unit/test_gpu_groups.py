@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from app.engines.inputs import KINDS as EMBEDDED
 from app.engines.neural.placement import machine_bytes
-from app.engines.predict import KINDS as EMBEDDED
 from app.errors import EngineUnavailable, StartupError
-from app.gpu.groups import EMBEDDED_KINDS, NEURAL_PREDICTOR, Group, find_group, groups_for
+from app.gpu.groups import NEURAL_PREDICTOR, Group, find_group, groups_for
 from app.gpu.lanes import reason_of
 from app.gpu.memory import FreeMemory
 from app.settings import Settings, load_settings
@@ -30,19 +30,18 @@ def settings(**more: object) -> Settings:
 
 
 def test_without_models_of_its_own_the_installations_engines_are_served() -> None:
-    assert tuple(EMBEDDED) == EMBEDDED_KINDS
-    groups = groups_for(settings(), [*EMBEDDED_KINDS, "transcription"])
+    groups = groups_for(settings(), [*EMBEDDED, "dubbing"])
     assert [(group.name, group.kinds, group.need_bytes) for group in groups] == [
-        ("embedded", EMBEDDED_KINDS, 0)
+        ("embedded", tuple(EMBEDDED), 0)
     ]
-    assert groups_for(settings(), ["transcription"]) == []
+    assert groups_for(settings(), ["dubbing"]) == []
 
 
 @needs_torch
 def test_each_neural_engine_has_a_group_of_its_own_and_its_kind() -> None:
     given = settings(neural_models=NEURAL, neural_allow_noncommercial=True, hf_token="hush")
-    groups = {group.name: group for group in groups_for(given, [*EMBEDDED_KINDS, "transcription"])}
-    assert groups["embedded"].kinds == ("sound_effect", "background_music")
+    groups = {group.name: group for group in groups_for(given, list(EMBEDDED))}
+    assert set(groups["embedded"].kinds) == set(EMBEDDED) - set(NEURAL)
     speech = groups["speech"]
     assert (speech.kinds, speech.predictor) == (("speech",), NEURAL_PREDICTOR)
     assert speech.need_bytes > 0
