@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from app.engines.base import EngineUnavailable, Progress
 from app.engines.neural.catalog import Named
-from app.engines.neural.loading import read_sound, sow, to_samples
+from app.engines.neural.loading import read_sound, to_samples
 from app.engines.neural.memory import endure
 from app.engines.neural.placement import Placement
 
@@ -36,9 +36,7 @@ class Demucs:
         self.sample_rate = int(model.samplerate)
         self._segment_s = _segment_of(model)
 
-    def separate(
-        self, audio: Path, *, all_stems: bool, seed: int, progress: Progress
-    ) -> dict[str, NDArray[np.float32]]:
+    def separate(self, audio: Path, *, all_stems: bool, progress: Progress) -> dict[str, NDArray[np.float32]]:
         """Samples of shape (frames, channels): `vocals` and `instrumental`, or every stem and the latter.
 
         Raises EngineError.
@@ -50,7 +48,6 @@ class Demucs:
         )
 
         def work(segment_s: float) -> torch.Tensor:
-            sow(seed)
             return self._apply(mix, segment_s, progress)
 
         found = endure(

@@ -55,6 +55,7 @@ class Translator:
         done = self._pieces(pieces, source, target, progress)
         told: dict[str, Any] = {"source": source, "target": target, "text": "\n".join(done)}
         if segments is not None:
+            # Whatever came with a segment, its times above all, stays with it.
             pairs = zip(segments, done, strict=True)
             told["segments"] = [{**segment, "text": translated} for segment, translated in pairs]
         return Findings(
