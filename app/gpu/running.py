@@ -139,7 +139,9 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def _serving(front: Front, listener: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(front.app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        front.app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=5
+    )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

@@ -327,6 +327,7 @@ async def test_a_caller_that_leaves_a_synchronous_call_cancels_it(tmp_path: Path
         (b'{"input": 5}', 422),
         (b'{"input": {}, "webhook_events_filter": ["opera"]}', 422),
         (b'{"input": {}, "id": "../shutdown"}', 422),
+        (b'{"input": {}, "id": ".."}', 422),
     ],
 )
 async def test_a_request_that_cannot_be_read_is_refused(tmp_path: Path, body: bytes, status: int) -> None:
