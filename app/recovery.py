@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -84,6 +84,8 @@ class Recovery:
         self._providers = providers
         self._inbox = inbox
         self._budgets = {name: RetryBudget(per_s=line.settings.retries_per_s) for name in providers}
+        self.condemn: Callable[[str], None] | None = None
+        """Ends the worker of this process; set by who runs one."""
 
     async def check(self) -> int:
         """Ask about every attempt that has been silent past its time, then end what is past its deadline."""
@@ -247,6 +249,9 @@ class Recovery:
         if not dry_run:
             await self._cancel(attempt, attempt.prediction_id or attempt.id)
             await self._post_lost(attempt, error.message if not past_limit else "silent past its limit")
+            if past_limit and self.condemn is not None and attempt.owner == self._line.process_id:
+                # Our own engine, past all it may take: a hang in native code hears no cancel.
+                self.condemn(f"{attempt.id} ran past its limit")
         return _found(attempt, Finding.LOST, error.message)
 
     async def _is_unwanted(self, attempt: Attempt, now: datetime) -> bool:

@@ -300,6 +300,7 @@ async def _supervised(runtime: Runtime, stop: Stop) -> AsyncIterator[None]:
         await supervisor.stop()
         raise StartupError(f"the embedded worker did not start: {exc.message}") from exc
     cog.point("*", supervisor.url, takes_kind=True)
+    runtime.recovery.condemn = supervisor.condemn
     watching = asyncio.create_task(supervisor.run())
     try:
         await _take_over(runtime)

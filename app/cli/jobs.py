@@ -187,9 +187,20 @@ def _facts(job: Json) -> Table:
             "progress": f"{job['progress']:.0%} {job['stage'] or ''}" if job["finished_at"] is None else None,
             "waiting": job["waiting_reason"],
             "error": f"{error['message']} ({error['code']})" if error else None,
+            "cost": _cost(job["cost"]),
             "retry of": job["retry_of"],
         }
     )
+
+
+def _cost(cost: Json) -> str | None:
+    if not cost["items"]:
+        return None
+    guessed = any(item["basis"] in ("clock", "assumed") for item in cost["items"])
+    unpriced = any(item["usd"] is None for item in cost["items"])
+    known = "no price known" if cost["usd"] is None else f"{cost['usd']:.6f} dollars"
+    notes = ["estimated"] * guessed + ["in part without a price"] * (unpriced and cost["usd"] is not None)
+    return f"{known} ({', '.join(notes)})" if notes else known
 
 
 def _prompt(job: Json) -> str:

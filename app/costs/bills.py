@@ -9,7 +9,7 @@ attempt whose end was never heard the units are taken as delivered, so that no b
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -40,7 +40,7 @@ class Bill:
     cost_basis: CostBasis
 
     def columns(self) -> dict[str, Any]:
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def make_bill(prices: PriceList, job: Job, attempt: Attempt, heard: Prediction | None, now: datetime) -> Bill:

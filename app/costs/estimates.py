@@ -14,7 +14,7 @@ from app.costs.bills import amounts_asked
 from app.costs.prices import MICROS, PriceList, cost_micros
 from app.provider.base import Json
 
-USUAL_S: Mapping[str, float] = {"sound_effect": 5, "background_music": 15, "speech": 5}
+USUAL_S: Mapping[str, float] = {"sound_effect": 5, "background_music": 15, "speech": 5, "translation": 5}
 """Seconds of one prediction by job kind, rounded up from what hosted models show on their pages. A guess that
 only prices by time rest on."""
 OTHERWISE_S = 60.0

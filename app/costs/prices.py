@@ -12,6 +12,8 @@ a change of theirs is the operator's to enter (`PRICES`):
   (https://replicate.com/minimax/speech-2.6-turbo). No page with the older one's own price was found;
 - `stability-ai/stable-audio-2.5`: 0.20 a piece, which several resellers ask for the same model. Replicate's
   own page was not at hand;
+- `victor-upmeet/whisperx` and `soykertje/spleeter`: by the second of an L40S and of a T4. That they run on
+  those is a guess: their pages were not at hand;
 - a GPU of one's own: 0.71 an hour, about what a cloud asks for the smallest machine with an NVIDIA L4. Only
   the operator knows the true figure;
 - the embedded worker: nothing. It runs on a machine that is there anyway.
@@ -76,6 +78,8 @@ DEFAULTS: Mapping[str, Mapping[str, Rates]] = {
     "replicate": {
         "minimax/speech-02-turbo": {Unit.KILOCHARACTER: Decimal("0.06")},
         "stability-ai/stable-audio-2.5": {Unit.FILE: Decimal("0.20")},
+        "victor-upmeet/whisperx": {Unit.SECOND: HARDWARE["l40s"]},
+        "soykertje/spleeter": {Unit.SECOND: HARDWARE["t4"]},
     },
     "cog": {ANY_MODEL: {Unit.HOUR: Decimal("0.71")}},
     EMBEDDED: {ANY_MODEL: {Unit.HOUR: Decimal(0)}},

@@ -6,7 +6,7 @@ unhealthy or silent server is replaced, with growing pauses; that whoever needs 
 restart before which moment nothing survived; and that no process outlives `stop`, nor a SIGKILL of ours.
 
 Leaves to callers: what predictions are (the server remembers none), and how long one may run: a server that
-is BUSY is well, however long it stays so.
+is BUSY is well, however long it stays so, until a caller condemns it.
 
 Why it must be watched at all: coglet keeps running when its worker crashes, and refuses every prediction
 with 409 from then on, as if it were busy.
@@ -100,6 +100,7 @@ class CogSupervisor:
         self._tail: deque[str] = deque(maxlen=_TAIL_LINES)
         self._ready_at = 0.0
         self._stopping = asyncio.Event()
+        self._condemned: str | None = None
         # Spawning and killing take turns, so that a stop can never miss a child that is just being born.
         self._turn = asyncio.Lock()
 
@@ -127,6 +128,7 @@ class CogSupervisor:
             await self._kill(grace_s=0.0)
             raise
         self._ready_at = time.monotonic()
+        self._condemned = None
         self._log.info("engine.ready", pid=self.pid)
 
     async def run(self) -> None:
@@ -143,6 +145,10 @@ class CogSupervisor:
             failures = await self._replace(failures)
             if not self._stopping.is_set():
                 await self._announce(gone_at)
+
+    def condemn(self, reason: str) -> None:
+        """Have the server replaced: somebody else knows that what it is busy with will never end."""
+        self._condemned = reason
 
     async def stop(self) -> None:
         """End the server and everything that it started: politely, then by force. May be called twice."""
@@ -210,6 +216,8 @@ class CogSupervisor:
             while not self._stopping.is_set():
                 if self._has_exited():
                     return "exited"
+                if self._condemned is not None:
+                    return self._condemned
                 status = await self._health(client)
                 silent = 0 if status else silent + 1
                 if status in _SICK:

@@ -25,6 +25,7 @@ from app.costs.budgets import Budget, Period, read_budgets
 from app.costs.estimates import Estimate, estimate
 from app.costs.prices import list_prices, to_usd
 from app.errors import BudgetExceeded
+from app.routing.choice import ANY
 from app.routing.router import Router
 from app.settings import Settings
 from db.costs import sum_reserved, sum_tenant
@@ -94,14 +95,14 @@ class Spending:
         budgets = self._budgets.of(job.tenant)
         if not budgets:
             return
-        expected = self._expect(job)
-        if expected.usd == 0:
+        needed, is_free = self._expect(job)
+        if is_free:
             return
         for budget in budgets:
-            self._check(job.tenant, budget, expected.micros, now)
-        job.reserved_micros = expected.micros
+            self._check(job.tenant, budget, needed, now)
+        job.reserved_micros = needed
         # Held before it is committed: if it never is, the next look puts that right.
-        self._reserved[job.tenant] += expected.micros
+        self._reserved[job.tenant] += needed
 
     def _check(self, tenant: str, budget: Budget, needed: int, now: datetime) -> None:
         account = self._accounts.get((tenant, budget.per))
@@ -145,10 +146,19 @@ class Spending:
     def _is_old(self, account: Account) -> bool:
         return time.monotonic() - account.recounted_s >= RECOUNT_S
 
-    def _expect(self, job: Job) -> Estimate:
-        """One attempt at the provider that the job goes to first, as far as can be said now."""
-        provider = self._router.first(job)
-        if provider is None:
-            return Estimate(None, 0.0, "unpriced")
+    def _expect(self, job: Job) -> tuple[int, bool]:
+        """What is held for the job, and whether it is known to cost nothing.
+
+        One attempt at the dearest provider that it may come to: one that begins at a free one may fall back.
+        """
+        if job.provider == ANY:
+            names = [stop.provider for stop in self._router.stops(job.kind)]
+        else:
+            names = [job.provider]
+        expected = [self._estimate(job, name) for name in names]
+        is_free = bool(expected) and all(each.usd == 0 for each in expected)
+        return max((each.micros for each in expected), default=0), is_free
+
+    def _estimate(self, job: Job, provider: str) -> Estimate:
         model, payee = self._router.model(job.kind, provider), self._router.payee(provider)
         return estimate(job.kind, payee, model, job.input, prices=self._prices)

@@ -204,6 +204,8 @@ TRANSCRIPTION = Kind(
     ask_worker=_ask_worker,
     files={"audio": LONGEST_S},
     read=read_answer,
+    # Of its 64 pieces at once an eighth: what ran out of memory may pass.
+    other_ways={"replicate": {"batch_size": 8}},
     outputs={
         "transcript": Text(JSON, ".json", check_transcript),
         "subtitles": Text(SRT, ".srt", check_subtitles),

@@ -16,7 +16,7 @@ import structlog
 
 from app.costs.prices import EMBEDDED
 from app.kinds import get_kind
-from app.routing.choice import ANY, Go, Past, Stop, Wait, arrange, choose, left_of
+from app.routing.choice import Go, Past, Stop, Wait, arrange, choose, left_of
 from app.routing.circuits import (
     PROBE_S,
     Circuit,
@@ -63,11 +63,6 @@ class Router:
                 waiting = await count_waiting_before(tx, stop.provider, job)
                 last |= {stop.provider} if waiting >= stop.most_waiting else set()
         return arrange([Stop(stop.provider, stop.weight) for stop in stops], job.id, last=last)
-
-    def first(self, job: Job) -> str | None:
-        """Where the job goes first, as far as that can be said without looking at anything."""
-        stops = [Stop(stop.provider, stop.weight) for stop in self.stops(job.kind)]
-        return job.provider if job.provider != ANY else next(iter(arrange(stops, job.id)), None)
 
     def payee(self, provider: str) -> str:
         """The provider's name in the price list: a worker of ours is not a Cog server of somebody's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -79,6 +80,34 @@ async def test_what_our_own_voice_says_is_heard_word_for_word(tmp_path: Path) ->
     assert of_asset["outputs"].keys() == of_upload["outputs"].keys()
     ids = [{name: each["asset_id"] for name, each in job["outputs"].items()} for job in (of_upload, of_asset)]
     assert ids[0] == ids[1]
+
+
+async def test_a_long_transcription_can_be_canceled_and_the_worker_takes_the_next_job(tmp_path: Path) -> None:
+    async with service(tmp_path) as client:
+        samples, rate = soundfile.read(
+            io.BytesIO((await content(client, await spoken(client, SENTENCE), "audio")).content)
+        )
+        recording = io.BytesIO()
+        soundfile.write(recording, np.tile(samples, 150), rate, format="FLAC")
+        upload = await client.post("/v1/uploads", files={"file": ("long.flac", recording.getvalue())})
+        wanted = {"kind": "transcription", "input": {"audio": upload.json()["upload_id"]}}
+        job = (await client.post("/v1/jobs", json=wanted)).json()
+        await reached(client, job["id"], "listening")
+        assert (await client.post(f"/v1/jobs/{job['id']}/cancel")).json()["state"] == "canceled"
+        following = await spoken(client, "Still here.")
+        canceled = (await client.get(f"/v1/jobs/{job['id']}")).json()
+    assert following["state"] == "succeeded"
+    assert canceled["attempts"][0]["status"] == "canceled"
+
+
+async def reached(client: httpx.AsyncClient, job_id: str, stage: str) -> None:
+    """Follow the job's events until one tells this stage."""
+    headers = {"accept": "text/event-stream"}
+    async with client.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as stream:
+        async for line in stream.aiter_lines():
+            if line.startswith("data:") and json.loads(line[5:])["data"].get("stage") == stage:
+                return
+    pytest.fail("it ended before")
 
 
 async def test_a_language_that_no_engine_knows_is_refused_in_words(tmp_path: Path) -> None:

@@ -214,6 +214,22 @@ async def test_a_crashed_worker_is_replaced_and_its_end_announced(
     assert done["output"] == "well"
 
 
+async def test_an_engine_that_hangs_is_replaced_once_it_is_condemned(tmp_path: Path, fragile: str) -> None:
+    """Fault 68: a worker that is stopped in the middle hears no cancel, and looks busy for ever."""
+    restarts: asyncio.Queue[datetime] = asyncio.Queue()
+    async with supervised(tmp_path, fragile, restarts.put) as supervisor:
+        await put(supervisor, "hung", None, mode="busy")
+        old = processes_of(supervisor)
+        old[-1].suspend()
+        async with httpx.AsyncClient(base_url=supervisor.url, timeout=10, trust_env=False) as client:
+            await client.post("/predictions/hung/cancel")
+        assert await put(supervisor, "next", None) == 409
+        supervisor.condemn("past its limit")
+        await asyncio.wait_for(restarts.get(), 30)
+        await until_gone(old)
+        assert await put(supervisor, "after", None) == 202
+
+
 async def test_a_killed_server_is_replaced_even_if_nobody_can_be_told(tmp_path: Path, fragile: str) -> None:
     told = asyncio.Event()
 

@@ -23,7 +23,7 @@ JOB = {
     "error_code": None,
     "error_message": None,
 }
-ATTEMPT = {"id": "att_1", "job_id": "job_1", "status": "succeeded"}
+ATTEMPT = {"id": "att_1", "job_id": "job_1", "status": "succeeded", "billed_at": NOW}
 HOOK = {"id": "dlv_1", "source": "webhook", "message_id": "msg_1", "settled_at": NOW, "outcome": "applied"}
 EVENTS = [
     {"job_id": "job_1", "seq": seq, "type": f"job.{name}"}
@@ -40,6 +40,7 @@ def judged(rows: Rows, book: Mapping[str, Any] = BOOK, *, kills: int = 0) -> lis
         *law.events_told_once(rows),
         *law.no_second_effect(rows, book, kills),
         *law.callbacks_stored_once(rows, book),
+        *law.costs_booked(rows),
     ]
 
 
@@ -55,7 +56,7 @@ def events(*kept: int) -> Rows:
     return replace(WELL, events=[EVENTS[number] for number in kept])
 
 
-SECOND: Row = {"id": "att_2", "job_id": "job_1", "status": "lost"}
+SECOND: Row = {"id": "att_2", "job_id": "job_1", "status": "lost", "billed_at": NOW}
 BROKEN: dict[str, Rows] = {
     "accepted and gone": replace(WELL, jobs=[], events=[], outputs=[], attempts=[]),
     "asked for by nobody": replace(WELL, jobs=[JOB, JOB | {"id": "job_2"}]),
@@ -67,6 +68,8 @@ BROKEN: dict[str, Rows] = {
     "attempts too many": replace(WELL, attempts=[ATTEMPT, SECOND]),
     "succeeded 2 times": replace(WELL, attempts=[ATTEMPT, SECOND | {"status": "succeeded"}]),
     "a prediction that is no attempt": replace(WELL, attempts=[ATTEMPT | {"id": "att_9"}]),
+    "is succeeded and not booked": replace(WELL, attempts=[ATTEMPT | {"billed_at": None}]),
+    "is processing and booked": replace(WELL, attempts=[ATTEMPT | {"status": "processing"}]),
     "has 2 outputs": replace(WELL, outputs=[{"job_id": "job_1"}] * 2),
     "acknowledged and gone": replace(WELL, deliveries=[]),
     "stored 2 times": replace(WELL, deliveries=[HOOK | {"detail": None}] * 2),

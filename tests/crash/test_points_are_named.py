@@ -33,12 +33,14 @@ COMMITS: dict[str, CrashPoint | str] = {
     "inbox._quarantine": "settles a delivery that moves nothing",
     "inbox._apply": P.DELIVERY_APPLIED,
     "intake._store": P.JOB_COMMITTED,
+    "uploads._store": "nobody was answered: sent again, and an object without a row is swept",
     "jobs.cancel": P.JOB_CANCELED,
     "moves.end_refused": P.ATTEMPT_REFUSED,
     "recovery._heard": P.PREDICTION_FOUND,
     "recovery._in_budget": "only moves the time of the next look",
     "recovery._check_later": "only moves the time of the next look",
     "housekeeping.expire": P.OBJECTS_DOOMED,
+    "housekeeping.expire_uploads": P.OBJECTS_DOOMED,
     "housekeeping._doom": P.OBJECTS_DOOMED,
     "housekeeping.remove_doomed": "forgets tombstones whose time is over",
     "housekeeping._remove": P.OBJECTS_REMOVED,
@@ -57,7 +59,7 @@ CALLS: dict[str, CrashPoint | str] = {
     "dispatch._stop_paying": "PREDICTION_CANCELED proves a cancel that nobody stored",
     "finish._fetch": P.OUTPUT_FETCHED,
     "finish._trim": P.OUTPUT_TRIMMED,
-    "finish._store": P.OUTPUT_STORED,
+    "shelf.shelve": P.OUTPUT_STORED,
     "inbox.receive": P.DELIVERY_COMMITTED,
     "intake.accept": P.JOB_COMMITTED,
     "recovery._ask": P.POLL_ANSWERED,
@@ -66,7 +68,7 @@ CALLS: dict[str, CrashPoint | str] = {
 """`inbox.receive` and `intake.accept` hand their rows to a group commit."""
 CALL = re.compile(
     r"provider(s\[[^\]]+\])?\.(create|get|find|cancel)\(|\.(outbound|storage|audio)\.(download|post|put|trim)\w*\("
-    r"|_group\.submit\("
+    r"|_group\.submit\(|\sstorage\.put\("
 )
 NO_STATIONS = {"cli", "web", "engines", "provider", "outbound"}
 """They hold no rows: the web and the commands call `jobs` and `inbox`, the rest are what is called."""

@@ -132,11 +132,17 @@ async def test_a_retry_needs_money_too(stage_on: OpenStage) -> None:
 
 
 async def test_what_is_known_to_cost_nothing_is_never_refused(stage_on: OpenStage) -> None:
-    """The embedded worker runs on a machine that is there anyway."""
+    """The embedded worker runs on a machine that is there anyway; but `auto` may fall back from it."""
     async with stage_on(routes=("replicate", "cog"), budgets={"default": {"month": "0"}}) as line:
         assert (await ask(line)).status_code == 402
         assert (await ask(line, provider="replicate")).status_code == 402
         assert (await ask(line, provider="cog")).status_code == 202
+    route = {"sound_effect": [{"provider": "cog"}, {"provider": "replicate"}]}
+    broke = {"budgets": {"default": {"month": "0"}}}
+    async with stage_on(routes=("replicate", "cog"), routing=route, **broke) as line:
+        assert (await ask(line)).status_code == 402
+    async with stage_on(routes=("cog",), **broke) as line:
+        assert (await ask(line)).status_code == 202
 
 
 async def test_a_model_without_a_price_is_refused_once_nothing_is_left(stage_on: OpenStage) -> None:

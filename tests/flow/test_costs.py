@@ -433,6 +433,10 @@ async def test_the_command_prints_a_table_and_json(tmp_path: Path, sqlite_url: s
     lines = [line.split() for line in printed.stdout.splitlines() if line.strip()]
     assert lines[0][:3] == ["kind", "usd", "attempts"]
     assert lines[-1][:3] == ["in", "all", f"{found['total']['usd']:.6f}"]
+    job_id = made[0][1].job_id
+    shown = await asyncio.to_thread(reprise, tmp_path, "jobs", "show", job_id)
+    theirs = _added_up([attempt for _, attempt in made if attempt.job_id == job_id]).cost_micros
+    assert f"{to_usd(theirs):.6f} dollars" in shown.stdout, shown.stderr
     wrong = await asyncio.to_thread(reprise, tmp_path, "costs", "--by", "colour")
     assert (wrong.returncode, "group_by" in wrong.stderr) == (2, True), wrong.stderr
 

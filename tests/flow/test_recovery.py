@@ -399,6 +399,28 @@ async def test_a_silent_worker_that_cannot_be_asked_is_given_up_at_its_limit(sta
         assert line.cog.canceled == [line.cog.asked[0]]
 
 
+async def test_our_own_worker_is_replaced_when_a_prediction_outlives_its_limit(
+    stage_on_sqlite: OpenStage,
+) -> None:
+    """Fault 68: nothing else would ever end an engine that hangs in native code."""
+    async with stage_on_sqlite(routes=("cog",)) as line:
+        reasons: list[str] = []
+        line.runtime.recovery.condemn = reasons.append
+        await line.ask()
+        await line.drain()
+        (attempt,) = await line.attempts()
+        await line.age(400)
+        await line.look()
+        assert reasons == [], "a worker of somebody else's is not ours to end"
+        await line.hurry()
+        await line.drain()
+        attempt = (await line.attempts())[-1]
+        await line.change(Attempt, attempt.id, owner=line.runtime.process_id)
+        await line.age(400)
+        await line.look()
+        assert reasons == [f"{attempt.id} ran past its limit"]
+
+
 async def test_a_process_that_looks_for_the_silent_never_takes_itself_for_dead(stage_on: OpenStage) -> None:
     async with stage_on(routes=("cog",)) as line:
         job_id = await line.ask()

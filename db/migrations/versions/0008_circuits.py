@@ -9,6 +9,7 @@ revision = "0008"
 down_revision = "0007"
 branch_labels = None
 depends_on = None
+serves_code_of = "0006"
 
 _TIMES = ("start_by", "limit_at")
 _WORDS = ("trouble", "action")

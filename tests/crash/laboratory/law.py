@@ -20,7 +20,7 @@ from sqlalchemy import func, select
 from sqlmodel import SQLModel, col
 
 from app.housekeeping import OWNER_KEY
-from db.states import JobState
+from db.states import AttemptStatus, JobState
 from db.tables import Asset, Attempt, Delivery, Event, Job, Output
 from tests.crash.child import TERMINAL_EVENTS
 from tests.crash.laboratory.world import World
@@ -107,6 +107,16 @@ def no_second_effect(rows: Rows, book: Mapping[str, Any], cut: int, troubles: in
     extra = extra_attempts(rows)
     if extra > cut + troubles:
         broken.append(f"{extra} attempts too many, where deaths cost {cut} and {troubles} failed")
+    return broken
+
+
+def costs_booked(rows: Rows) -> list[str]:
+    """Every attempt that has ended has its bill, and none that is alive: they are one commit."""
+    broken = []
+    for each in rows.attempts:
+        has_ended = AttemptStatus(each["status"]).is_terminal
+        if has_ended != (each["billed_at"] is not None):
+            broken.append(f"{each['id']} is {each['status']} and {'not ' if has_ended else ''}booked")
     return broken
 
 

@@ -1,4 +1,6 @@
-"""A hosted provider that goes through an outage of every kind in turn, while callers keep asking.
+"""A provider that goes through an outage of every kind in turn, while callers keep asking.
+
+The hosted one plays its outages itself; our own worker's Cog server really is killed, stopped or full.
 
 Owns the kinds, the run and its verdict: every job ends well and in time, at whichever provider, and what was
 paid for twice is listed with the reason. Shared by the quick test and the long run.
@@ -8,10 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections import Counter, defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
+
+import psutil
 
 from tests.crash.laboratory import law
 from tests.crash.laboratory.load import Load
@@ -32,6 +38,11 @@ OUTAGES = {
     "failing": "predictions fail",
     "empty": "predictions succeed with nothing",
 }
+WORKER_OUTAGES = {
+    "killed": "the Cog server is killed, again and again",
+    "hung": "the engine's process is stopped in the middle of its work",
+    "full": "more is asked than its one slot can take",
+}
 SETTINGS = {
     "MAX_ATTEMPTS": "4",
     "SILENCE_S": "2",
@@ -39,6 +50,11 @@ SETTINGS = {
     "STARTING_LIMIT_S": "3",
     "FALL_BACK_AFTER_S": "5",
     "CIRCUIT_S": "0.1",
+}
+FIRST_AT_WORKER = {
+    "ROUTING": '{"*": [{"provider": "cog", "most_waiting": 4}, "replicate"]}',
+    # A prediction of a second that takes ten hangs.
+    "REPLICATE_SOUND_EFFECTS_TIMEOUT": "10",
 }
 DEADLINE_S = 120.0
 
@@ -70,14 +86,14 @@ class Steady(Load):
 async def suffer(plan: Plan) -> Verdict:
     """The outages in turn under load, drain, judgement, an ordinary stop."""
     verdict = Verdict([("seed", str(plan.seed))])
-    async with opened("sqlite", seed=plan.seed, trouble=0.0, keep=plan.keep, **SETTINGS) as world:
+    settings = SETTINGS | (FIRST_AT_WORKER if set(plan.outages) & set(WORKER_OUTAGES) else {})
+    async with opened("sqlite", seed=plan.seed, trouble=0.0, keep=plan.keep, **settings) as world:
         whole_s = len(plan.outages) * plan.each_s * 1.5
         load = Steady(world, random.Random(plan.seed), plan.jobs / whole_s, most_waiting=None)
         asking = asyncio.create_task(load.run())
         for outage in plan.outages:
-            for name, for_s in ((outage, plan.each_s), ("none", plan.each_s / 2)):
-                (await world.provider.post(f"/lab/outage/{name}")).raise_for_status()
-                await asyncio.sleep(for_s)
+            await _play(world, load, outage, plan.each_s)
+            await asyncio.sleep(plan.each_s / 2)
         while len(load.accepted) < plan.jobs:
             await asyncio.sleep(0.1)
         await load.stop()
@@ -88,13 +104,50 @@ async def suffer(plan: Plan) -> Verdict:
     return verdict
 
 
+async def _play(world: World, load: Load, outage: str, for_s: float) -> None:
+    """One outage, from its beginning to its end."""
+    until = time.monotonic() + for_s
+    match outage:
+        case "killed":
+            while time.monotonic() < until:
+                for process in _engines(world):
+                    process.kill()
+                await asyncio.sleep(for_s / 4)
+        case "hung":
+            while not (
+                hung := [each for each in _engines(world) if "_run_worker" in " ".join(each.cmdline())]
+            ):
+                await asyncio.sleep(0.1)
+            for process in hung:
+                process.suspend()
+            await asyncio.sleep(for_s)
+        case "full":
+            for number in range(20):
+                await load.ask(f"burst-{number}", load.wish())
+            await asyncio.sleep(for_s)
+        case _:
+            (await world.provider.post(f"/lab/outage/{outage}")).raise_for_status()
+            await asyncio.sleep(for_s)
+            (await world.provider.post("/lab/outage/none")).raise_for_status()
+
+
+def _engines(world: World, word: str = "cog") -> list[psutil.Process]:
+    """The Cog servers of our workers, and what they run; or those of them whose command has the word."""
+    found = []
+    for process in world.kin():
+        with suppress(psutil.Error):
+            if word in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
 async def _judge(world: World, load: Load, verdict: Verdict) -> None:
     rows = await law.read_rows(world)
     book = (await world.provider.get("/lab/book")).json()
     verdict.broken += world.faults + load.refusals
     verdict.broken += law.jobs_ended(rows, list(load.accepted.values()), may_fail_with=frozenset())
     verdict.broken += law.ended_in_time(rows)
-    verdict.broken += law.events_told_once(rows)
+    verdict.broken += law.events_told_once(rows) + law.costs_booked(rows)
     verdict.broken += law.no_secret_told(world)
     states = Counter(job["state"] for job in rows.jobs)
     ends = Counter((each["trouble"], each["action"]) for each in rows.attempts if each["trouble"])

@@ -146,7 +146,7 @@ async def judge(
     verdict.broken += law.ended_in_time(rows)
     verdict.broken += law.events_told_once(rows)
     verdict.broken += law.no_second_effect(rows, book, in_hand * deaths, book["failed"])
-    verdict.broken += law.callbacks_stored_once(rows, book)
+    verdict.broken += law.callbacks_stored_once(rows, book) + law.costs_booked(rows)
     verdict.broken += law.only_living_folders(world) + law.no_orphan_process(world)
     verdict.broken += law.no_secret_told(world)
     if orphans > ORPHANS_PER_CUT * (deaths + cancels):
