@@ -48,7 +48,7 @@ MOST_KEPT_BYTES = 64 * 1024 * 1024
 MOST_KEPT = 1024
 HAND_OVER_S = 5.0
 """How long a create waits for a free server's answer, so that a refused input is refused at once."""
-_ID = re.compile(r"[A-Za-z0-9_.-]{1,128}", re.ASCII)
+_ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}", re.ASCII)  # it stands in a path: never `..`
 
 
 class Front:
@@ -143,7 +143,7 @@ class Front:
             request.path_params.get("id") or asked.get("id") or f"pred_{secrets.token_hex(12)}"
         )
         if _ID.fullmatch(prediction_id) is None:
-            return _invalid("an id has letters, digits, `_`, `.` and `-`, at most 128", "body", "id")
+            return _invalid("an id has letters, digits, `_`, `-` and then `.`, at most 128", "body", "id")
         if known := self._known(prediction_id):
             return Response(known, 202, media_type="application/json")
         if (refusal := self._refusal()) is not None:

@@ -12,6 +12,7 @@ Predictions of a group go one after the other: two at once on one model spoil ea
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import deque
 from collections.abc import Callable
@@ -158,7 +159,7 @@ class Lane:
         try:
             await self._garage.open(self._bay)
         except EngineUnavailable as error:
-            self.end(ticket, failed_word(ticket.id, _unavailable(error)))
+            self.end(ticket, failed_word(ticket.id, reason_of(error)))
             return
         try:
             for crashes in (1, 2):
@@ -303,8 +304,21 @@ def _asked(ticket: Ticket) -> list[str]:
     return sorted({"start", "logs", "completed"} | (ticket.events & {"output"}))
 
 
-def _unavailable(error: EngineUnavailable) -> str:
-    """The reason for people: what went wrong and the last line that the server printed."""
+def reason_of(error: EngineUnavailable) -> str:
+    """Why an engine did not start, for people; the first word tells services to go elsewhere.
+
+    The server's own words are in the last of its lines that tell of an error, where it came to say them.
+    """
     first, _, tail = error.message.partition("\n")
-    last = tail.strip().rpartition("\n")[2]
-    return f"engine_unavailable: {first.rstrip(':')}" + (f": {last[-REASON_LENGTH:]}" if last else "")
+    told = next(filter(None, map(_error_in, reversed(tail.splitlines()))), "")
+    said = told.rpartition("etup failed: ")[2].removeprefix("EngineUnavailable: ")[:REASON_LENGTH]
+    return f"EngineUnavailable: {first.rstrip(':')}" + (f": {said}" if said else "")
+
+
+def _error_in(line: str) -> str:
+    """What one line of a Cog server's log says of an error; empty where it says nothing."""
+    try:
+        fields = json.loads(line).get("fields", {})
+        return str(fields.get("error", ""))
+    except (ValueError, AttributeError):
+        return ""

@@ -29,7 +29,8 @@ from app.settings import Settings
 
 LAST_WORDS_S = 15.0
 """How long a stop waits for callers to hear their last words."""
-STOPPING = "the worker is stopping"
+STOPPED = "WorkerStopped: "
+"""How a failure begins that is the worker's own end, and no fault of the prediction's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +115,7 @@ async def _say_last_words(
 ) -> None:
     front.close_intake()
     for lane in lanes:
-        lane.turn_away(STOPPING)
+        lane.turn_away(f"{STOPPED}the worker is stopping")
     deadline = time.monotonic() + within_s
     running = [lane.current for lane in lanes if lane.current is not None]
     for ticket in running:
@@ -122,7 +123,7 @@ async def _say_last_words(
             async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
                 await ticket.ended.wait()
         except TimeoutError:
-            word = failed_word(ticket.id, "the worker was stopped before it ended")
+            word = failed_word(ticket.id, f"{STOPPED}the worker was stopped before it ended")
             if ticket.end(word):
                 front.tell(ticket, "completed", word)
     await asyncio.gather(garage.aclose(), couriers.settle(LAST_WORDS_S))
@@ -138,7 +139,9 @@ class _Server(uvicorn.Server):
 
 @asynccontextmanager
 async def _serving(front: Front, listener: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(front.app, log_config=None, access_log=False, timeout_graceful_shutdown=5)
+    config = uvicorn.Config(
+        front.app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=5
+    )
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
     try:

@@ -55,6 +55,8 @@ class Ticket:
         self.last_word = word
         self.is_refused_at_once = self.is_awaited and self.refusal is not None
         self.input = {}
+        while not self.heard.empty():  # it is remembered for a while: without what nobody will read
+            self.heard.get_nowait()
         self.handed_over.set()
         self.ended.set()
         return True

@@ -207,8 +207,8 @@ async def test_a_stop_says_the_last_word_for_all(tmp_path: Path, told: Told, chi
         if word["status"] in TERMINAL:
             words[word["id"]] = (word["status"], word["error"])
     assert words == {
-        "running": ("failed", "the worker was stopped before it ended"),
-        "waiting": ("failed", "the worker is stopping"),
+        "running": ("failed", "WorkerStopped: the worker was stopped before it ended"),
+        "waiting": ("failed", "WorkerStopped: the worker is stopping"),
     }
     assert children() == []
 
@@ -229,7 +229,7 @@ async def test_an_engine_that_cannot_be_loaded_fails_its_predictions_and_says_wh
         await caller.put("hopeless")
         word = await heard(told)
         assert word["status"] == "failed"
-        assert word["error"].startswith("engine_unavailable: the Cog server's setup failed")
+        assert word["error"].startswith("EngineUnavailable: the Cog server's setup failed")
         (tmp_path / "moody.py.broken").unlink()
         await caller.put("after")
         assert (await heard(told))["status"] == "succeeded"
@@ -327,6 +327,7 @@ async def test_a_caller_that_leaves_a_synchronous_call_cancels_it(tmp_path: Path
         (b'{"input": 5}', 422),
         (b'{"input": {}, "webhook_events_filter": ["opera"]}', 422),
         (b'{"input": {}, "id": "../shutdown"}', 422),
+        (b'{"input": {}, "id": ".."}', 422),
     ],
 )
 async def test_a_request_that_cannot_be_read_is_refused(tmp_path: Path, body: bytes, status: int) -> None:
@@ -401,7 +402,7 @@ async def test_no_cog_server_outlives_the_command(
         async with asyncio.timeout(60):
             await process.wait()
     if number == signal.SIGTERM:
-        assert (await heard(told))["error"] == "the worker was stopped before it ended"
+        assert (await heard(told))["error"] == "WorkerStopped: the worker was stopped before it ended"
         assert process.returncode == 0
     _, left = await asyncio.to_thread(psutil.wait_procs, engines, timeout=10)
     assert [one for one in left if one.status() != psutil.STATUS_ZOMBIE] == []

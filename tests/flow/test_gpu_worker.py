@@ -99,4 +99,4 @@ async def test_a_worker_that_stops_hands_its_jobs_to_the_next_one(tmp_path: Path
             async with gpu_worker(tmp_path, [EMBEDDED], port=port):
                 job = await ended(client, job_id)
     assert job["state"] == "succeeded"
-    assert job["attempts"][0]["error"] == "the worker was stopped before it ended"
+    assert job["attempts"][0]["error"] == "WorkerStopped: the worker was stopped before it ended"

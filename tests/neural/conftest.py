@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -135,12 +138,17 @@ def _path() -> str:
 
 
 @pytest.fixture(scope="session")
-def recording(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Four seconds of stereo: a tone that swells, and noise."""
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of four seconds of stereo: a tone that swells, and noise. Beside it lies `not-sound`."""
     file = tmp_path_factory.mktemp("recording") / "recording.wav"
     rate = 16_000
     at = np.arange(4 * rate) / rate
     tone = 0.3 * np.sin(2 * np.pi * 220 * at) * np.abs(np.sin(2 * np.pi * at))
     noise = np.random.default_rng(1).normal(0, 0.05, (len(at), 2))
     soundfile.write(file, tone[:, None] + noise, rate)
-    return file
+    (file.parent / "not-sound").write_text("hello")
+    answer = functools.partial(SimpleHTTPRequestHandler, directory=str(file.parent))
+    with ThreadingHTTPServer(("127.0.0.1", 0), answer) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/recording.wav"
+        server.shutdown()

@@ -10,12 +10,18 @@ import pytest
 
 from app.engines.inputs import KINDS as EMBEDDED
 from app.engines.neural.placement import machine_bytes
-from app.errors import StartupError
+from app.errors import EngineUnavailable, StartupError
 from app.gpu.groups import NEURAL_PREDICTOR, Group, find_group, groups_for
+from app.gpu.lanes import reason_of
 from app.gpu.memory import FreeMemory
 from app.settings import Settings, load_settings
 
 NEURAL = {"transcription": "Systran/faster-whisper-large-v3", "speech": "facebook/mms-tts-ben"}
+LOG = (
+    '{"level":"INFO","fields":{"message":"loading"}}\n'
+    '{"level":"ERROR","fields":{"message":"Worker initialization failed","error":"worker setup'
+    ' failed: Setup failed: setup failed: EngineUnavailable: speech: /m cannot be loaded"}}'
+)
 needs_torch = pytest.mark.skipif(not importlib.util.find_spec("torch"), reason="PyTorch is not installed")
 
 
@@ -79,3 +85,24 @@ async def test_free_memory_is_the_gpus_as_long_as_there_is_one(
         found = await free_bytes()
         assert found == expected if expected is not None else 0 < found <= machine_bytes() * 2
     assert len(calls.read_text().split()) == (2 if is_asked_again else 1)
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        (
+            "the Cog server's setup failed (SETUP_FAILED):\n" + LOG,
+            "(SETUP_FAILED): speech: /m cannot be loaded",
+        ),
+        (
+            "the Cog server was not ready within 60 s:\nnot JSON\n[]",
+            "the Cog server was not ready within 60 s",
+        ),
+        ("port 5000 cannot be used", "port 5000 cannot be used"),
+    ],
+)
+def test_why_an_engine_did_not_start_is_one_line(message: str, said: str) -> None:
+    reason = reason_of(EngineUnavailable(message))
+    assert reason.startswith("EngineUnavailable: ")
+    assert reason.endswith(said)
+    assert "\n" not in reason

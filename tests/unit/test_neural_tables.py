@@ -15,7 +15,7 @@ from app.engines.neural.catalog import BY_KIND, FAMILIES, OPEN, licence_of, read
 from app.engines.neural.loading import sentences_of
 from app.engines.neural.memory import Try, endure, is_out_of_memory, load_where_it_fits, next_try
 from app.engines.neural.models.whisper import SAMPLE_RATE, windows
-from app.engines.neural.placement import GIB, Device, Need, Placement, place
+from app.engines.neural.placement import GIB, Device, Need, Placement, find_gpus, place
 
 MUSIC = Need(8 * GIB, ("bfloat16", "float16", "float32"))
 WHISPER = Need(6 * GIB, ("float16", "int8", "float32"))
@@ -49,6 +49,25 @@ def test_fault_67_a_model_goes_where_there_is_room_for_it(
     need: Need, gpus: list[Device], machine: float, expected: Placement
 ) -> None:
     assert place(need, gpus, machine_free_bytes=int(machine * GIB)) == expected
+
+
+class _Cuda:
+    """Three GPUs, of which the second has lost its driver."""
+
+    def device_count(self) -> int:
+        return 3
+
+    def mem_get_info(self, index: int) -> tuple[int, int]:
+        if index == 1:
+            raise RuntimeError("CUDA error: unspecified launch failure")
+        return (index + 1) * GIB, 24 * GIB
+
+    def get_device_capability(self, index: int) -> tuple[int, int]:
+        return (7, 5) if index == 0 else (9, 0)
+
+
+def test_fault_68_a_gpu_that_does_not_answer_is_passed_by() -> None:
+    assert find_gpus(_Cuda()) == [gpu(1, bf16=False), gpu(3, index=2)]
 
 
 def test_a_model_that_fits_nowhere_says_what_it_needs() -> None:

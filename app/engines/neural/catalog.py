@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.engines.base import EngineError
+from app.engines.base import EngineUnavailable
 from app.engines.neural.placement import GIB, Need, Precision
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pt", "*.th")
@@ -78,12 +78,12 @@ class Named:
 
 
 def read_models(models: Mapping[str, str], *, allow_noncommercial: bool) -> dict[str, Named]:
-    """The models by kind. Raises EngineError naming the kind at fault and what to do."""
+    """The models by kind. Raises EngineUnavailable naming the kind at fault and what to do."""
     named: dict[str, Named] = {}
     for kind, name in models.items():
         family = BY_KIND.get(kind)
         if family is None:
-            raise EngineError(f"{kind}: no neural engine makes it; there are {', '.join(BY_KIND)}")
+            raise EngineUnavailable(f"{kind}: no neural engine makes it; there are {', '.join(BY_KIND)}")
         named[kind] = _check(family, name, allow_noncommercial=allow_noncommercial)
     return named
 
@@ -112,14 +112,14 @@ def weights_bytes(place: Path) -> int:
 def _check(family: Family, name: str, *, allow_noncommercial: bool) -> Named:
     licence = licence_of(family, name)
     if not OPEN.match(licence) and not allow_noncommercial:
-        raise EngineError(
+        raise EngineUnavailable(
             f"{family.kind}: the weights of {name} are under {licence}, which does not allow every use; "
             "set NEURAL_ALLOW_NONCOMMERCIAL=true if it allows yours"
         )
     named = Named(family, name, licence)
     if named.folder is None:
         if name.startswith((".", "/", "~")) or not _HUB_NAME.fullmatch(name):
-            raise EngineError(f"{family.kind}: {name} is neither there nor a name at the hub")
+            raise EngineUnavailable(f"{family.kind}: {name} is neither there nor a name at the hub")
     elif not weights_bytes(named.folder):
-        raise EngineError(f"{family.kind}: there are no weights in {name}")
+        raise EngineUnavailable(f"{family.kind}: there are no weights in {name}")
     return named

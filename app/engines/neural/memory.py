@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from app.engines.base import EngineError
+from app.engines.base import EngineUnavailable
 from app.engines.neural.placement import Placement
 
 Result = TypeVar("Result")
@@ -60,7 +60,7 @@ def endure(
     least_chunk: float,
     to_processor: Callable[[], None],
 ) -> Result:
-    """`work(chunk)` until it fits. `to_processor` moves the model. Raises EngineError when nothing fits."""
+    """`work(chunk)` until it fits. `to_processor` moves the model. Raises EngineUnavailable in the end."""
     now: Try | None = Try(on_gpu=on_gpu, chunk=first_chunk)
     while now is not None:
         failed = now
@@ -75,7 +75,9 @@ def endure(
         free_caches()
         if now is not None and failed.on_gpu and not now.on_gpu:
             to_processor()
-    raise EngineError("out of memory: it fits neither the GPU nor the machine, however small the pieces")
+    raise EngineUnavailable(
+        "out of memory: it fits neither the GPU nor the machine, however small the pieces"
+    )
 
 
 def load_where_it_fits(load: Callable[[Placement], Result], placement: Placement) -> Result:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
-from app.engines.base import EngineError
+from app.engines.base import EngineUnavailable
 
 Precision = Literal["float32", "bfloat16", "float16", "int8"]
 
@@ -59,7 +59,7 @@ _BYTES = {"float32": 4, "bfloat16": 2, "float16": 2, "int8": 1}
 def place(need: Need, gpus: Sequence[Device], *, machine_free_bytes: int) -> Placement:
     """The GPU with the most room, in the first precision that fits it; else the processor.
 
-    Raises EngineError naming what was needed and what was free.
+    Raises EngineUnavailable naming what was needed and what was free.
     """
     for gpu in sorted(gpus, key=lambda each: -each.free_bytes):
         for precision in need.precisions:
@@ -72,7 +72,7 @@ def place(need: Need, gpus: Sequence[Device], *, machine_free_bytes: int) -> Pla
         if needed_bytes(need, precision) <= machine_free_bytes:
             return Placement("cpu", precision)
     least = min(needed_bytes(need, precision) for precision in on_processor)
-    raise EngineError(
+    raise EngineUnavailable(
         f"not enough memory: the model needs {_gib(least)}, the machine has {_gib(machine_free_bytes)} free"
         + "".join(f", GPU {gpu.index} {_gib(gpu.free_bytes)}" for gpu in gpus)
     )
@@ -83,15 +83,13 @@ def needed_bytes(need: Need, precision: Precision) -> int:
     return int(need.full_bytes * _BYTES[precision] / 4 * HEADROOM)
 
 
-def find_gpus() -> list[Device]:
-    """The GPUs that answer, with what is free on each now."""
-    import torch
-
+def find_gpus(cuda: Any) -> list[Device]:
+    """The GPUs that answer, with what is free on each now. `cuda` is `torch.cuda`."""
     found = []
-    for index in range(torch.cuda.device_count()):
+    for index in range(cuda.device_count()):
         try:
-            free_bytes, _ = torch.cuda.mem_get_info(index)
-            major, _ = torch.cuda.get_device_capability(index)
+            free_bytes, _ = cuda.mem_get_info(index)
+            major, _ = cuda.get_device_capability(index)
         except RuntimeError:  # lost, or its driver is
             continue
         found.append(Device(index, free_bytes, has_bfloat16=major >= 8))
@@ -100,7 +98,9 @@ def find_gpus() -> list[Device]:
 
 def place_here(need: Need) -> Placement:
     """`place` on this machine, as it is now."""
-    return place(need, find_gpus(), machine_free_bytes=machine_bytes())
+    import torch
+
+    return place(need, find_gpus(torch.cuda), machine_free_bytes=machine_bytes())
 
 
 def machine_bytes() -> int:

@@ -1,16 +1,15 @@
 """The Cog predictor of the neural engines: one process, the models that NEURAL_MODELS names for it.
 
-Owns the inputs' last check, the progress lines and the files that leave, in the shape of the embedded
-predictor (`app.engines.predict`). A model that may not be used, is not whole or does not fit fails the setup
-with a sentence for people, and so the group; nothing half loaded is ever served. Cancel arrives as an
-exception between two bytecodes, which every engine reaches at least once a step.
+Takes the inputs of the embedded predictor (`app.engines.inputs`) and gives its outputs; `all_stems` is its
+own, and gives each of a separation's stems beside the two. A model that may not be used, is not whole or does
+not fit fails the setup with a sentence for people, and so the group; nothing half loaded is ever served.
+Cancel arrives as an exception between two bytecodes, which every engine reaches at least once a step.
 """
 
 import contextlib
 import importlib
 import json
 import os
-import secrets
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,12 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import cog
 
-from app.engines.base import EngineError, Findings, Progress, Rendering
-from app.engines.inputs import MAX_SEED, check_inputs
+from app.engines.base import EngineError, EngineUnavailable, Findings, Progress, Rendering
+from app.engines.inputs import check_inputs
 from app.engines.neural.catalog import Named, read_models
 from app.engines.neural.memory import load_where_it_fits
 from app.engines.neural.placement import Placement, place_here
 from app.engines.predict import ProgressLines, open_scratch, write_flac
+from app.engines.sources.fetching import fetch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,8 +38,6 @@ MODULES = {
     "stem_separation": "stems",
 }
 _RENDERING_SHARE = 0.95
-_LONGEST_TEXT = 100_000
-_MOST_SEGMENTS = 10_000
 
 
 class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by mypy
@@ -64,8 +62,8 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
         language: str | None = None,
         voice: str | None = None,
         speed: float | None = None,
-        audio: cog.Path | None = None,
-        segments: list | None = None,  # type: ignore[type-arg]  # Cog takes no other spelling
+        audio: str | None = None,
+        segments: list[dict[str, Any]] | None = None,
         source: str | None = None,
         target: str | None = None,
         allow_poorer: bool | None = None,
@@ -76,12 +74,17 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
         given = {
             "prompt": prompt, "duration_s": duration_s, "seed": seed, "loop": loop, "text": text,
             "language": language, "voice": voice, "speed": speed, "audio": audio, "segments": segments,
-            "source": source, "target": target, "allow_poorer": allow_poorer, "all_stems": all_stems,
+            "source": source, "target": target, "allow_poorer": allow_poorer,
         }  # fmt: skip
         if kind not in self._models:
             raise EngineError(f"kind: {kind!r} is not one of {', '.join(self._models)}")
-        inputs = checked(kind, {name: value for name, value in given.items() if value is not None})
+        inputs = check_inputs(kind, given)
         report = ProgressLines()
+        if kind == "stem_separation":
+            inputs["all_stems"] = bool(all_stems)
+        if "audio" in inputs:
+            report(0.0, "fetching")
+            inputs["audio"] = fetch(inputs["audio"], self._scratch.new_file("input"))
         made = self._make(kind, inputs, lambda done, step: report(done * _RENDERING_SHARE, step))
         report(_RENDERING_SHARE, "writing")
         output = self._written(made, inputs.get("seed", 0))
@@ -95,6 +98,7 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
                 heard: Findings = model.transcribe(**inputs, progress=progress)
                 return heard
             case "translation":
+                del inputs["allow_poorer"]  # for engines that have a poorer one
                 told: Findings = model.translate(**inputs, progress=progress)
                 return told
             case "stem_separation":
@@ -115,7 +119,7 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
         for name, samples in stems.items():
             outputs[name] = self._scratch.new_file(f"{name}.flac")
             sound = Rendering(samples, model.sample_rate, "htdemucs", name)
-            write_flac(sound, Path(outputs[name]), seed=inputs["seed"])
+            write_flac(sound, Path(outputs[name]), seed=0)
             frames = len(samples)
         return Findings(outputs, "htdemucs", "stems", frames / model.sample_rate, details)
 
@@ -164,24 +168,6 @@ def load_model(named: Named) -> Any:
         return load_where_it_fits(lambda where: module.load(named, where), placement)
 
 
-def checked(kind: str, given: dict[str, Any]) -> dict[str, Any]:
-    """The inputs of `kind` as its engine takes them. Raises EngineError naming the input at fault."""
-    match kind:
-        case "transcription":
-            _only(kind, given, "audio", "language")
-            return {"audio": _file(given), "language": _word(given, "language", needed=False)}
-        case "stem_separation":
-            _only(kind, given, "audio", "all_stems", "seed")
-            return {"audio": _file(given), "all_stems": _flag(given, "all_stems"), "seed": _seed(given)}
-        case "translation":
-            # `allow_poorer` is for engines that have a poorer one.
-            _only(kind, given, "text", "segments", "source", "target", "allow_poorer")
-            languages = {name: _word(given, name) for name in ("source", "target")}
-            return {"text": given.get("text"), "segments": _segments(given), **languages}
-        case _:
-            return check_inputs(kind, given)
-
-
 @contextlib.contextmanager
 def _told(named: Named) -> Iterator[None]:
     """Whatever a library says of files that are missing, cut or of another kind becomes one sentence."""
@@ -190,58 +176,7 @@ def _told(named: Named) -> Iterator[None]:
     except EngineError:
         raise
     except ImportError as error:
-        raise EngineError(f"{error.name} is not installed: scripts/setup --neural") from error
+        raise EngineUnavailable(f"{error.name} is not installed: scripts/setup --neural") from error
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
-        raise EngineError(f"{named.family.kind}: {named.name} cannot be loaded: {reason}") from error
-
-
-def _only(kind: str, given: dict[str, Any], *known: str) -> None:
-    for name in given:
-        if name not in known:
-            raise EngineError(f"{name}: is not an input of {kind}, which takes {', '.join(known)}")
-
-
-def _file(given: dict[str, Any]) -> Path:
-    if "audio" not in given:
-        raise EngineError("audio: a file is needed")
-    return Path(given["audio"])
-
-
-def _word(given: dict[str, Any], name: str, *, needed: bool = True) -> str | None:
-    value = given.get(name)
-    if value is None and not needed:
-        return None
-    if not isinstance(value, str) or not 2 <= len(value) <= 50:
-        raise EngineError(f"{name}: a language code is needed")
-    return value
-
-
-def _seed(given: dict[str, Any]) -> int:
-    seed = given.get("seed", secrets.randbelow(MAX_SEED + 1))
-    if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= MAX_SEED:
-        raise EngineError(f"seed: {seed!r} is not a whole number between 0 and {MAX_SEED}")
-    return seed
-
-
-def _flag(given: dict[str, Any], name: str) -> bool:
-    value = given.get(name, False)
-    if not isinstance(value, bool):
-        raise EngineError(f"{name}: {value!r} is neither true nor false")
-    return value
-
-
-def _segments(given: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """The segments; None where a text was given instead."""
-    if ("text" in given) == ("segments" in given):
-        raise EngineError("text: either a text or segments is needed, not both")
-    pieces = given.get("segments", [{"text": given.get("text")}])
-    texts = [piece.get("text") if isinstance(piece, dict) else None for piece in pieces]
-    known = [text for text in texts if isinstance(text, str)]
-    if len(known) < len(texts):
-        raise EngineError("segments: a list of objects with a text each is needed")
-    if len(known) > _MOST_SEGMENTS or sum(map(len, known)) > _LONGEST_TEXT:
-        raise EngineError(f"text: at most {_LONGEST_TEXT} characters in {_MOST_SEGMENTS} segments are taken")
-    if not any(text.strip() for text in known):
-        raise EngineError("text: there is nothing in it")
-    return given.get("segments")
+        raise EngineUnavailable(f"{named.family.kind}: {named.name} cannot be loaded: {reason}") from error

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.engines.base import EngineError, Progress, Rendering
+from app.engines.base import EngineUnavailable, Progress, Rendering
 from app.engines.neural.catalog import Named
 from app.engines.neural.loading import dtype_of, source_of, to_samples
 from app.engines.neural.memory import endure
@@ -41,7 +41,7 @@ class StableAudio:
         """The sound. Raises EngineError, also for one that is longer than the model's length."""
         seam_s = min(SEAM_S, duration_s / 4) if loop else 0.0
         if duration_s + seam_s > self.longest_s:
-            raise EngineError(f"duration_s: this model makes at most {self.longest_s:g} s")
+            raise EngineUnavailable(f"duration_s: this model makes at most {self.longest_s:g} s")
 
         def work(_chunk: float) -> torch.Tensor:
             return self._diffuse(prompt, duration_s + seam_s, seed, progress)

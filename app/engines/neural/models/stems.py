@@ -11,9 +11,9 @@ from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.engines.base import EngineError, Progress
+from app.engines.base import EngineUnavailable, Progress
 from app.engines.neural.catalog import Named
-from app.engines.neural.loading import read_sound, sow, to_samples
+from app.engines.neural.loading import read_sound, to_samples
 from app.engines.neural.memory import endure
 from app.engines.neural.placement import Placement
 
@@ -36,9 +36,7 @@ class Demucs:
         self.sample_rate = int(model.samplerate)
         self._segment_s = _segment_of(model)
 
-    def separate(
-        self, audio: Path, *, all_stems: bool, seed: int, progress: Progress
-    ) -> dict[str, NDArray[np.float32]]:
+    def separate(self, audio: Path, *, all_stems: bool, progress: Progress) -> dict[str, NDArray[np.float32]]:
         """Samples of shape (frames, channels): `vocals` and `instrumental`, or every stem and the latter.
 
         Raises EngineError.
@@ -50,7 +48,6 @@ class Demucs:
         )
 
         def work(segment_s: float) -> torch.Tensor:
-            sow(seed)
             return self._apply(mix, segment_s, progress)
 
         found = endure(
@@ -108,7 +105,7 @@ def load(named: Named, placement: Placement) -> Demucs:
     place = named.folder or _fetch(named.name)
     files = [place] if place.is_file() else sorted([*place.glob("*.safetensors"), *place.glob("*.th")])
     if not files:
-        raise EngineError(f"stem_separation: no .safetensors and no .th file in {place}")
+        raise EngineUnavailable(f"stem_separation: no .safetensors and no .th file in {place}")
     bag = _read_bag(place)
     models = {file.stem: _read(file) for file in files if not bag or file.stem in bag["models"]}
     if not bag:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from app.engines.base import EngineError, Findings, Progress
+from app.engines.base import EngineUnavailable, Findings, Progress
 from app.engines.neural.catalog import Named
 from app.engines.neural.loading import dtype_of, sentences_of, source_of
 from app.engines.neural.memory import endure
@@ -49,12 +49,13 @@ class Translator:
     ) -> Findings:
         """`{source, target, text, segments?, engine}` as JSON; lines stay lines, segments keep their times.
 
-        Raises EngineError for a language that the model does not know.
+        Raises EngineUnavailable for a language that the model does not know.
         """
         pieces = text.splitlines() if text is not None else [each["text"] for each in segments or ()]
         done = self._pieces(pieces, source, target, progress)
         told: dict[str, Any] = {"source": source, "target": target, "text": "\n".join(done)}
         if segments is not None:
+            # Whatever came with a segment, its times above all, stays with it.
             pairs = zip(segments, done, strict=True)
             told["segments"] = [{**segment, "text": translated} for segment, translated in pairs]
         return Findings(
@@ -111,7 +112,7 @@ class Translator:
             return "", {"forced_bos_token_id": self._by_language_token(source, target)}
         mark = f"<2{target.partition('-')[0]}>"
         if not self._knows(mark):
-            raise EngineError(f"target: the model that is configured does not know {target}")
+            raise EngineUnavailable(f"target: the model that is configured does not know {target}")
         return f"{mark} ", {}
 
     def _by_language_token(self, source: str, target: str) -> int:
@@ -121,7 +122,7 @@ class Translator:
             tries = (wanted, short, _FLORES.get(short, ""), f"__{short}__")
             found = next((code for code in tries if code and self._language_id(code) is not None), None)
             if found is None:
-                raise EngineError(f"{name}: the model that is configured does not know {wanted}")
+                raise EngineUnavailable(f"{name}: the model that is configured does not know {wanted}")
             codes[name] = found
         self._tokenizer.src_lang = codes["source"]
         token = self._language_id(codes["target"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from app.engines.base import EngineError, Progress, Rendering
+from app.engines.base import EngineError, EngineUnavailable, Progress, Rendering
 from app.engines.neural.catalog import Named
 from app.engines.neural.loading import dtype_of, sentences_of, source_of, sow, to_samples
 from app.engines.neural.memory import endure
@@ -65,14 +65,14 @@ class Vits:
     def _check(self, language: str, voice: str | None) -> None:
         spoken = _THREE_LETTERS.get(language.lower(), language.lower().partition("-")[0])
         if self.language and spoken != self.language:
-            raise EngineError(
+            raise EngineUnavailable(
                 f"language: the model that is configured speaks {self.language}, not {language}"
             )
         voices = int(self._model.config.num_speakers)
         if voice is not None and not (voice.isdecimal() and int(voice) < voices):
             raise EngineError(f"voice: the model that is configured has {voices}, numbered from 0")
         if getattr(self._tokenizer, "is_uroman", False):
-            raise EngineError(
+            raise EngineUnavailable(
                 "language: this model wants its text romanised by uroman, which is not built in"
             )
 
@@ -94,7 +94,7 @@ class Vits:
                     continue
                 pieces += [self._model(**tokens, **speaker).waveform.float().cpu(), pause]
         if not pieces:
-            raise EngineError("text: there is nothing in it that this model can say")
+            raise EngineUnavailable("text: there is nothing in it that this model can say")
         return torch.cat(pieces[:-1], dim=1)
 
     def _to_processor(self) -> None:

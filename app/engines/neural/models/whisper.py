@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from app.engines.base import EngineError, Findings, Progress
+from app.engines.base import EngineUnavailable, Findings, Progress
 from app.engines.neural.catalog import Named
 from app.engines.neural.loading import dtype_of, read_sound, source_of
 from app.engines.neural.memory import endure
@@ -43,7 +43,7 @@ class FastWhisper:
     def transcribe(self, audio: Path, *, language: str | None, progress: Progress) -> Findings:
         """The transcript as JSON. Raises EngineError."""
         if language is not None and language not in self._model.supported_languages:
-            raise EngineError(f"language: this model does not know {language}")
+            raise EngineUnavailable(f"language: this model does not know {language}")
         samples = read_sound(audio, sample_rate=SAMPLE_RATE, channels=1)[0]
 
         def work(window_s: float) -> tuple[str, Segments]:
@@ -99,7 +99,7 @@ class PlainWhisper:
         """The transcript as JSON. Raises EngineError."""
         known = getattr(self._pipeline.model.generation_config, "lang_to_id", None) or {}
         if language is not None and f"<|{language}|>" not in known:
-            raise EngineError(f"language: this model does not know {language}")
+            raise EngineUnavailable(f"language: this model does not know {language}")
         samples = read_sound(audio, sample_rate=SAMPLE_RATE, channels=1)[0]
 
         def work(window_s: float) -> Segments:
