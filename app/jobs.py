@@ -221,6 +221,9 @@ class Jobs:
             raise InvalidInput(f"no such provider here; there are {known}", field="provider")
         if request.provider == "auto" and not self._providers:
             raise InvalidInput("no provider is configured", field="provider")
+        if not self._line.router.can_take(request.kind, request.provider):
+            who = request.provider if request.provider != "auto" else "what is configured here"
+            raise InvalidInput(f"{who} has no model for {request.kind}", field="provider")
         if not _is_storable(request.metadata):
             raise InvalidInput(_UNSTORABLE.format("metadata"), field="metadata")
         if len(json.dumps(request.metadata)) > 16_384:

@@ -16,7 +16,7 @@ import structlog
 
 from app.costs.prices import EMBEDDED
 from app.kinds import get_kind
-from app.routing.choice import Go, Past, Stop, Wait, arrange, choose, left_of
+from app.routing.choice import ANY, Go, Past, Stop, Wait, arrange, choose, left_of
 from app.routing.circuits import (
     PROBE_S,
     Circuit,
@@ -63,6 +63,10 @@ class Router:
                 waiting = await count_waiting_before(tx, stop.provider, job)
                 last |= {stop.provider} if waiting >= stop.most_waiting else set()
         return arrange([Stop(stop.provider, stop.weight) for stop in stops], job.id, last=last)
+
+    def can_take(self, kind: str, wanted: str) -> bool:
+        """Whether a job of the kind has anywhere to go at all."""
+        return bool(self.stops(kind)) if wanted == ANY else can_go(kind, wanted)
 
     def payee(self, provider: str) -> str:
         """The provider's name in the price list: a worker of ours is not a Cog server of somebody's."""

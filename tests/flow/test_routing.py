@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from sqlalchemy import select
 
 from db.tables import Circuit
@@ -268,3 +269,21 @@ async def test_a_provider_whose_quota_is_used_up_comes_last(stage_on: OpenStage)
         named = await line.ask(provider="replicate")
         await line.drain()
         assert told(await line.read(named)) == [("replicate", "starting", None, None)]
+
+
+@pytest.mark.parametrize("provider", ["auto", "replicate"])
+async def test_a_kind_that_nobody_here_has_a_model_for_is_refused_at_once(
+    stage_on_sqlite: OpenStage, provider: str
+) -> None:
+    wish = {
+        "kind": "translation",
+        "input": {"text": "Good evening.", "source": "en", "target": "es"},
+        "provider": provider,
+    }
+    async with stage_on_sqlite(routes=("replicate",)) as line:
+        told = await line.client.post("/v1/jobs", json=wish)
+        assert (told.status_code, told.json()["field"]) == (422, "provider")
+        assert "no model for translation" in told.json()["detail"]
+    async with stage_on_sqlite(routes=BOTH) as line:
+        told = await line.client.post("/v1/jobs", json={**wish, "provider": "auto"})
+        assert told.status_code == 202
