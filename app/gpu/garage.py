@@ -9,9 +9,6 @@ tell when it is nothing. Leaves a server's life to `app.engines.supervisor`.
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
-import signal
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
@@ -50,12 +47,10 @@ class Bay:
             raise EngineUnavailable("the engine is not loaded")
         return self.supervisor.url
 
-    def kill(self) -> None:
-        """End the server at once, whatever it does; the watch replaces it."""
-        pid = self.supervisor.pid if self.supervisor is not None else None
-        if pid is not None:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+    def condemn(self, reason: str) -> None:
+        """Have the server replaced, whatever it does."""
+        if self.supervisor is not None:
+            self.supervisor.condemn(reason)
 
 
 class Garage:

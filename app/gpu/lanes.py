@@ -40,6 +40,8 @@ CREATE_S = 60.0
 BUSY_PAUSE_S = 0.1
 LOOK_S = 0.5
 REASON_LENGTH = 500
+MOST_CRASHES = 2
+MOST_STARTS = 5
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,9 @@ class _Turn(Enum):
 
     ENDED = auto()
     LOST = auto()
+    """Its server went down with it."""
+    NOT_BEGUN = auto()
+    """The server was down already, or on its way: no fault of this prediction's."""
 
 
 class Lane:
@@ -162,17 +167,23 @@ class Lane:
             self.end(ticket, failed_word(ticket.id, reason_of(error)))
             return
         try:
-            for crashes in (1, 2):
-                if await self._play(ticket) is _Turn.ENDED:
+            crashes = 0
+            for _ in range(MOST_STARTS):
+                turn = await self._play(ticket)
+                if turn is _Turn.ENDED:
                     return
+                crashes += turn is _Turn.LOST
                 self._log.warning("prediction.crashed", prediction_id=ticket.id, crashes=crashes)
-            reason = "the engine crashed twice on this prediction"
+                if crashes == MOST_CRASHES:
+                    break
+            twice = "the engine crashed twice on this prediction"
+            reason = twice if crashes == MOST_CRASHES else "the engine does not stay up"
             self.end(ticket, failed_word(ticket.id, reason))
         finally:
             self._garage.leave(self._bay)
 
     async def _play(self, ticket: Ticket) -> _Turn:
-        """One try. LOST once the server is there again, without the prediction."""
+        """One try. Where it did not end, the server is there again, without the prediction."""
         if ticket.last_word is not None:  # canceled while the engine was loaded
             return _Turn.ENDED
         ticket.phase = "running"
@@ -180,7 +191,8 @@ class Lane:
         while not ticket.heard.empty():
             ticket.heard.get_nowait()
         if not await self._hand_over(ticket):
-            return await self._await_return(ticket)
+            turn = await self._await_return(ticket)
+            return _Turn.NOT_BEGUN if turn is _Turn.LOST else turn
         if ticket.last_word is not None:
             return _Turn.ENDED
         return await self._listen(ticket)
@@ -296,7 +308,7 @@ class Lane:
 
     def _stop_server(self, ticket: Ticket, reason: str) -> None:
         self._log.warning("engine.killed", prediction_id=ticket.id, reason=reason)
-        self._bay.kill()
+        self._bay.condemn(reason)
 
 
 def _asked(ticket: Ticket) -> list[str]:

@@ -159,6 +159,13 @@ async def test_one_that_takes_too_long_is_ended_for_good(
     assert children() == []
 
 
+async def test_the_one_after_a_hang_keeps_both_its_tries(tmp_path: Path, told: Told) -> None:
+    async with gpu_worker(tmp_path, gpu_worker_run_s=8) as worker, calling(worker, told[1]) as caller:
+        await caller.put("endless", mode="sleep")
+        await caller.put("fragile", mode="exit-once", text="mark")
+        assert [(await heard(told))["status"] for _ in range(2)] == ["failed", "succeeded"]
+
+
 async def test_a_cancel_ends_the_waiting_at_once_and_the_running_too(tmp_path: Path, told: Told) -> None:
     async with gpu_worker(tmp_path) as worker, calling(worker, told[1]) as caller:
         await caller.put("running", mode="sleep")
