@@ -23,6 +23,9 @@ _ENGINE_REFUSAL = "EngineError: "
 _NO_ENGINE = "EngineUnavailable: "
 """How it begins when nothing on its machine can, and says what to install or to configure: another may."""
 
+_WORKER_STOPPED = "WorkerStopped: "
+"""How the last word of a worker of ours begins that was told to stop: no fault of the job's."""
+
 _PROVIDERS_WORDS = frozenset(AttemptStatus) - {AttemptStatus.PENDING, AttemptStatus.LOST}
 """Those two are ours: a provider that says them says nothing that we know."""
 
@@ -161,7 +164,7 @@ def _decide_end(standing: Standing, news: Prediction, status: AttemptStatus, now
         message = "the provider removed the output" if gone else "succeeded without an output"
         return _again(standing, AttemptStatus.FAILED, trouble, message, now)
     message = (news.error or f"the provider ended it as {status}")[:2000]
-    for prefix in (_ENGINE_REFUSAL, _NO_ENGINE):
+    for prefix in (_ENGINE_REFUSAL, _NO_ENGINE, _WORKER_STOPPED):
         message = message.removeprefix(prefix)
     return _again(standing, status, trouble, message, now)
 
@@ -172,6 +175,8 @@ def _trouble_in(message: str) -> Trouble:
         return Trouble.NO_ENGINE
     if message.startswith(_ENGINE_REFUSAL):
         return Trouble.UNABLE
+    if message.startswith(_WORKER_STOPPED):
+        return Trouble.HANDED_BACK
     return Trouble.REJECTED_CONTENT if _NEVER_AGAIN.search(message) else Trouble.FAILED
 
 

@@ -50,6 +50,8 @@ def why_waiting(view: JobView) -> str | None:
 def _why_not_begun(attempt: Attempt) -> str | None:
     if attempt.status == AttemptStatus.PENDING:
         return f"being sent to {attempt.provider} since {attempt.created_at:%H:%M:%S} UTC"
+    if attempt.status == AttemptStatus.STARTING and (place := attempt.metrics.get("queue_position")):
+        return f"{attempt.provider} has it in its queue, at place {place}"
     if attempt.status == AttemptStatus.STARTING:
         return f"{attempt.provider} starting since {attempt.created_at:%H:%M:%S} UTC"
     return None

@@ -142,6 +142,10 @@ def test_every_decision_is_a_legal_move() -> None:
             said("failed", error="EngineUnavailable: no weights"),
             Fail(AttemptStatus.FAILED, "engine_unavailable", "no weights", Trouble.NO_ENGINE),
         ),
+        (
+            said("failed", error="WorkerStopped: told to stop"),
+            TryAgain(AttemptStatus.FAILED, "told to stop", 0.0, Trouble.HANDED_BACK, Action.RETRY_SAME),
+        ),
         (Silence("over", whole_job=True), Fail(AttemptStatus.LOST, "deadline_exceeded", "over")),
     ],
 )
