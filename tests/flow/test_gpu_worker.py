@@ -99,4 +99,6 @@ async def test_a_worker_that_stops_hands_its_jobs_to_the_next_one(tmp_path: Path
             async with gpu_worker(tmp_path, [EMBEDDED], port=port):
                 job = await ended(client, job_id)
     assert job["state"] == "succeeded"
-    assert job["attempts"][0]["error"] == "WorkerStopped: the worker was stopped before it ended"
+    stopped = job["attempts"][0]
+    assert stopped["error"] == "the worker was stopped before it ended"
+    assert (stopped["trouble"], stopped["action"]) == ("handed_back", "retry_same"), "no fault of the job's"
