@@ -34,6 +34,7 @@ from app.line import Line
 from app.moves import Moves
 from app.provider.base import Order, Prediction, Provider
 from app.routing.choice import Go, Wait
+from app.routing.circuits import Circuit
 from app.routing.recovery import Action, Remedy, Trouble, find_remedy, trouble_of
 from app.tokens import Callbacks, Links
 from db import attempts as attempt_rows
@@ -319,15 +320,12 @@ class Dispatcher:
         log.warning("attempt.refused", provider=attempt.provider, code=error.code, reason=error.message)
         trouble, now = trouble_of(error), self._line.clock.now()
         hint_s = error.retry_after_s if isinstance(error, TransientError) else None
-        async with self._line.database.transaction() as tx:
-            circuit = await self._line.router.note_failure(
-                tx, attempt.provider, trouble, now, reason=error.message, wait_s=hint_s
-            )
+        circuit = await self._hold_against(attempt, trouble, error, now, hint_s)
         if isinstance(error, ProviderUnavailable) and error.ambiguous:
             await self._look_soon(attempt)
             return
         wait_s = hint_s or 0.0
-        if circuit.open_until is not None:
+        if circuit is not None and circuit.open_until is not None:
             wait_s = max(wait_s, (circuit.open_until - now).total_seconds())
         async with self._line.database.reading() as tx:
             past = await attempt_rows.list_attempts(tx, job.id)
@@ -339,6 +337,18 @@ class Dispatcher:
             await self._moves.end_refused(attempt.id, trouble, remedy, error.message)
         else:
             await self._withdraw(job, attempt, error, wait_s=wait_s)
+
+    async def _hold_against(
+        self, attempt: Attempt, trouble: Trouble, error: AppError, now: datetime, hint_s: float | None
+    ) -> Circuit | None:
+        """Tell the provider's circuit. A child of this process has none: whoever runs it replaces it, and the
+        children of other processes go by the same name."""
+        if self._routes[attempt.provider].owner is not None:
+            return None
+        async with self._line.database.transaction() as tx:
+            return await self._line.router.note_failure(
+                tx, attempt.provider, trouble, now, reason=error.message, wait_s=hint_s
+            )
 
     async def _look_soon(self, attempt: Attempt) -> None:
         """Leave the attempt pending: recovery asks the provider whether it knows it."""

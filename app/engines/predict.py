@@ -24,7 +24,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -244,15 +244,21 @@ def open_scratch() -> Scratch:
 
 def _sweep_coglet(folder: Path, *, now: float) -> None:
     """Delete outputs that coglet spilled to disk a minute ago, and folders that stayed empty for an hour."""
-    for spill in folder.glob("*/outputs/spill_*.json"):
+    for spill in _found(folder, "*/outputs/spill_*.json"):
         with contextlib.suppress(OSError):
             if now - spill.stat().st_mtime > _SPILL_KEPT_S:
                 spill.unlink()
-    for prediction in folder.glob("*"):
+    for prediction in _found(folder, "*"):
         with contextlib.suppress(OSError):  # not ours, not empty, or gone already
             if now - prediction.stat().st_mtime > _FOLDER_KEPT_S:
                 for part in (prediction / "inputs", prediction / "outputs", prediction):
                     part.rmdir()
+
+
+def _found(folder: Path, pattern: str) -> Iterator[Path]:
+    """What there is, up to where another worker of this machine deletes a folder that is being looked into."""
+    with contextlib.suppress(OSError):
+        yield from folder.glob(pattern)
 
 
 def _yield_the_core() -> None:

@@ -32,6 +32,7 @@ class Cluster:
     def __init__(self, folder: Path, database_url: str) -> None:
         self._folder = folder
         self._machines: list[asyncio.subprocess.Process] = []
+        self._started = 0
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self.client = httpx.AsyncClient(base_url=self.url, timeout=70, trust_env=False)
@@ -46,7 +47,8 @@ class Cluster:
 
     async def start(self, *command: str) -> asyncio.subprocess.Process:
         """One more machine, once it says that it is up."""
-        name = f"machine-{len(self._machines)}"
+        self._started += 1
+        name = f"machine-{self._started}"
         with (self._folder / f"{name}.log").open("wb") as log:
             machine = await asyncio.create_subprocess_exec(
                 sys.executable, "-m", "app", *command,

@@ -18,7 +18,7 @@ P = CrashPoint
 COMMITS: dict[str, CrashPoint | str] = {
     "dispatch.step": P.ATTEMPT_COMMITTED,
     "dispatch._created": P.PREDICTION_STORED,
-    "dispatch._refused": "holds a failure against the provider; forgotten, the next one counts",
+    "dispatch._hold_against": "holds a failure against the provider; forgotten, the next one counts",
     "dispatch._look_soon": "only moves the time of the next look, which comes anyway",
     "dispatch._withdraw": P.ATTEMPT_WITHDRAWN,
     "finish.step": P.FINISH_CLAIMED,

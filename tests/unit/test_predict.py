@@ -199,6 +199,17 @@ def test_what_coglet_leaves_is_swept_by_age_and_never_while_it_may_be_in_use(tmp
     assert (tmp_path / "foreign" / "inputs" / "photo.jpg").exists()
 
 
+def test_a_folder_that_another_worker_deletes_meanwhile_does_not_stop_the_start(tmp_path: Path) -> None:
+    """Fault 62: two workers of one machine start in the same moment and clear the same place."""
+
+    class Shared(type(tmp_path)):  # type: ignore[misc]
+        def glob(self, pattern: str) -> Iterator[Path]:
+            yield tmp_path / "gone"
+            raise FileNotFoundError(2, "No such file or directory", "gone/outputs")
+
+    predict._sweep_coglet(Shared(tmp_path), now=0.0)
+
+
 def test_progress_never_goes_back_and_is_printed_at_most_five_times_a_second(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
