@@ -256,7 +256,7 @@ def _sweep_coglet(folder: Path, *, now: float) -> None:
 
 
 def _found(folder: Path, pattern: str) -> Iterator[Path]:
-    """What there is, up to where another worker of this machine deletes a folder that is being looked into."""
+    """What there is, up to where another worker of this machine deletes what is being looked into."""
     with contextlib.suppress(OSError):
         yield from folder.glob(pattern)
 
