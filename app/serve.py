@@ -12,14 +12,13 @@ import math
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Collection, Iterator
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Collection
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 
 import structlog
-import uvicorn
 from starlette.types import ASGIApp
 
 from app.backoff import backoff_s
@@ -31,7 +30,7 @@ from app.ownership import Ownership, sole_use
 from app.provider.base import Provider
 from app.provider.cog import Cog
 from app.settings import Settings
-from app.web.patience import PatientHttp
+from app.web.server import listening, reached_at, serving
 from app.wiring import Runtime, open_runtime
 from app.work import Station
 from db.attempts import count_live_attempts
@@ -99,8 +98,8 @@ async def running_service(
         runtime = await stack.enter_async_context(
             open_runtime(settings, embedded_worker=embedded, workers_elsewhere=not worker, reach=reach)
         )
-        listener = stack.enter_context(_listening(host, port))
-        url = f"http://{_name_of(listener)}"
+        listener = stack.enter_context(listening(host, port))
+        url = f"http://{reached_at(listener)}"
         runtime.callbacks.listen_at(url)
         app = create_app(runtime)
         await stack.enter_async_context(_watching(runtime))
@@ -149,9 +148,9 @@ async def running_worker(
         if not runtime.worker.stations:
             raise StartupError("--stations: dispatch alone needs a provider that this process can ask")
         if watch_port is not None:
-            listener = stack.enter_context(_listening("127.0.0.1", watch_port))
+            listener = stack.enter_context(listening("127.0.0.1", watch_port))
             await stack.enter_async_context(_serving(create_watch(runtime), listener))
-            log.info("worker.watched", url=f"http://{_name_of(listener)}")
+            log.info("worker.watched", url=f"http://{reached_at(listener)}")
         stop = Stop(settings.shutdown_s)
         await stack.enter_async_context(runtime.worker.alive())
         if embedded:
@@ -186,31 +185,6 @@ def _spare_the_collector() -> None:
     # flood of webhooks filled the oldest generation, and every webhook in flight waited for it.
     gc.collect()
     gc.freeze()
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    # Bound before anything is told about the address: the port is known, and connections that come
-    # early wait in the backlog instead of being refused.
-    try:
-        listener = socket.create_server((host, port), backlog=2048, reuse_port=False)
-    except OSError as exc:
-        raise StartupError(f"--host/--port: cannot listen on {host}:{port}: {exc.strerror}") from exc
-    with listener:
-        yield listener
-
-
-def _name_of(listener: socket.socket) -> str:
-    host, port = listener.getsockname()[:2]
-    return f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - read, not bound
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the command decides what a signal means."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 @asynccontextmanager
@@ -261,25 +235,14 @@ async def _preparing(runtime: Runtime) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-@asynccontextmanager
-async def _serving(app: ASGIApp, listener: socket.socket) -> AsyncIterator[None]:
-    server = _Server(
-        uvicorn.Config(
-            app,
-            log_config=None,
-            access_log=False,
-            http=PatientHttp,
-            ws="websockets-sansio",
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=10,
-        )
+def _serving(app: ASGIApp, listener: socket.socket) -> AbstractAsyncContextManager[None]:
+    return serving(
+        app,
+        listener,
+        ws="websockets-sansio",
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=10,
     )
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
 
 
 @asynccontextmanager

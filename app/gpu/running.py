@@ -8,17 +8,14 @@ or their time is over; only then do the Cog servers and the listener go.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import uvicorn
 from structlog.typing import FilteringBoundLogger
 
-from app.errors import StartupError
 from app.gpu.couriers import Couriers
 from app.gpu.front import Front
 from app.gpu.garage import FreeBytes, Garage
@@ -26,6 +23,7 @@ from app.gpu.groups import Group
 from app.gpu.lanes import Lane, Limits
 from app.gpu.tickets import failed_word
 from app.settings import Settings
+from app.web.server import listening, reached_at, serving
 
 LAST_WORDS_S = 15.0
 """How long a stop waits for callers to hear their last words."""
@@ -55,8 +53,8 @@ async def running_gpu_worker(
 ) -> AsyncIterator[GpuWorker]:
     """Serve until the block ends; port 0 takes a free one. Raises StartupError with one line."""
     async with AsyncExitStack() as stack:
-        listener = stack.enter_context(_listening(host, port))
-        url = f"http://{_reached_at(listener)}"
+        listener = stack.enter_context(listening(host, port))
+        url = f"http://{reached_at(listener)}"
         bearer = settings.webhook_auth_token
         couriers = Couriers(bearer=bearer.get_secret_value() if bearer else None, log=log)
         stack.push_async_callback(couriers.aclose)
@@ -69,7 +67,7 @@ async def running_gpu_worker(
             log=log,
         )
         front, lanes = _join(settings, groups=groups, couriers=couriers, garage=garage, url=url, log=log)
-        await stack.enter_async_context(_serving(front, listener))
+        await stack.enter_async_context(serving(front.app, listener, ws="none", timeout_graceful_shutdown=5))
         tasks = [asyncio.create_task(work) for work in (*(lane.run() for lane in lanes), garage.tidy())]
         log.info("gpu_worker.up", url=url, groups=[group.name for group in groups])
         try:
@@ -127,41 +125,3 @@ async def _say_last_words(
             if ticket.end(word):
                 front.tell(ticket, "completed", word)
     await asyncio.gather(garage.aclose(), couriers.settle(LAST_WORDS_S))
-
-
-class _Server(uvicorn.Server):
-    """uvicorn without its own signal handlers: the command decides what a signal means."""
-
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@asynccontextmanager
-async def _serving(front: Front, listener: socket.socket) -> AsyncIterator[None]:
-    config = uvicorn.Config(
-        front.app, log_config=None, access_log=False, ws="none", timeout_graceful_shutdown=5
-    )
-    server = _Server(config)
-    task = asyncio.create_task(server.serve(sockets=[listener]))
-    try:
-        yield
-    finally:
-        server.should_exit = True
-        await task
-
-
-@contextmanager
-def _listening(host: str, port: int) -> Iterator[socket.socket]:
-    try:
-        listener = socket.create_server((host, port), backlog=256)
-    except OSError as exc:
-        raise StartupError(f"--host/--port: cannot listen on {host}:{port}: {exc.strerror}") from exc
-    with listener:
-        yield listener
-
-
-def _reached_at(listener: socket.socket) -> str:
-    """Where a process of this machine reaches it."""
-    host, port = listener.getsockname()[:2]
-    return f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - read, not bound

@@ -12,7 +12,7 @@ import pytest
 import uvicorn
 
 from app.main import create_app
-from app.web.patience import PatientHttp
+from app.web.server import PatientHttp
 from db.tables import Delivery
 from tests.flow.conftest import Stage
 

@@ -1,0 +1,107 @@
+"""How uvicorn serves here: on a socket that is bound before, without signals of its own, with limits.
+
+Used by the service and by the front of the GPU worker. uvicorn with httptools waits for ever and keeps a head
+of any length: five hundred callers that drip a byte a second would hold every connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from app.errors import StartupError
+
+
+@contextmanager
+def listening(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that listens until the block ends; port 0 takes a free one. Raises StartupError."""
+    # Bound before anything is told about the address: the port is known, and connections that come
+    # early wait in the backlog instead of being refused.
+    try:
+        listener = socket.create_server((host, port), backlog=2048, reuse_port=False)
+    except OSError as exc:
+        raise StartupError(f"--host/--port: cannot listen on {host}:{port}: {exc.strerror}") from exc
+    with listener:
+        yield listener
+
+
+def reached_at(listener: socket.socket) -> str:
+    """`host:port`, where a process of this machine reaches it."""
+    host, port = listener.getsockname()[:2]
+    return f"{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"  # noqa: S104 - read, not bound
+
+
+@asynccontextmanager
+async def serving(app: ASGIApp, listener: socket.socket, **options: Any) -> AsyncIterator[None]:
+    """Serve the app there until the block ends; `options` are uvicorn's."""
+    config = uvicorn.Config(app, log_config=None, access_log=False, http=PatientHttp, **options)
+    server = _Server(config)
+    task = asyncio.create_task(server.serve(sockets=[listener]))
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await task
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handlers: the command decides what a signal means."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class PatientHttp(HttpToolsProtocol):
+    """uvicorn's HTTP with an end to its patience: who drips is cut off, and no head grows for ever."""
+
+    head_limit_s = 15.0
+    body_limit_s = 300.0
+    """For a whole request: the largest body that is accepted, over a poor line."""
+    most_head_bytes = 64 * 1024
+
+    _limit: asyncio.TimerHandle | None = None
+    _head_bytes: int | None = 0
+    """Of the head that is being read; None while a body is."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._allow(self.head_limit_s)
+
+    def data_received(self, data: bytes) -> None:
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        # Judged afterwards: a body may have come in the same piece as its head.
+        if self._head_bytes is not None and self._head_bytes > self.most_head_bytes:
+            self.send_400_response("the request's head is too long")
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._allow(self.head_limit_s)
+
+    def on_headers_complete(self) -> None:
+        self._head_bytes = None
+        self._allow(self.body_limit_s)
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._head_bytes = 0
+        self._allow(None)
+        super().on_message_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._allow(None)
+        super().connection_lost(exc)
+
+    def _allow(self, limit_s: float | None) -> None:
+        if self._limit is not None:
+            self._limit.cancel()
+        self._limit = None if limit_s is None else self.loop.call_later(limit_s, self.transport.close)
