@@ -15,9 +15,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import __version__
 from app.errors import Stopping
-from app.web import assets, costs, deliveries, health, jobs, pages, uploads
 from app.web.limits import RequestLimits
 from app.web.problems import add_problem_handlers, render_error
+from app.web.routes import assets, costs, deliveries, health, jobs, pages, uploads
 from app.web.webhooks import PREFIX, WebhookDoor
 from app.wiring import Runtime
 

@@ -17,7 +17,7 @@ import pytest
 
 from app.housekeeping import OWNER_KEY
 from app.main import create_app
-from app.web import assets as asset_routes
+from app.web.routes import assets as asset_routes
 from db.assets import insert_asset, insert_output
 from db.ids import make_id
 from db.retention.expiry import delete_expired_jobs

@@ -1,0 +1,38 @@
+"""Who calls: the tenant whose rows they see, and the scopes that say what they may do there.
+
+Pure. A tenant sees its own rows and no others; what belongs to somebody else is answered as what is not
+there. Which key proves which caller is told elsewhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+DEFAULT_TENANT = "default"
+
+
+class Scope(StrEnum):
+    """What a key allows. `admin` allows everything, and the keys of its own tenant."""
+
+    JOBS_WRITE = "jobs:write"
+    JOBS_READ = "jobs:read"
+    DELIVERIES_REPLAY = "deliveries:replay"
+    ADMIN = "admin"
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Whoever sent a request."""
+
+    tenant: str
+    scopes: frozenset[Scope]
+    key_id: str | None = None
+    """None in an open house: no key has been made yet, and only this machine can call."""
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+
+OPEN_HOUSE = Caller(DEFAULT_TENANT, frozenset(Scope))
+"""Anybody, while there are no keys."""
