@@ -15,6 +15,8 @@ from pathlib import Path
 
 import structlog
 
+from app.access.desk import KeyDesk
+from app.access.keyring import Keyring
 from app.audio import Audio, default_binary
 from app.costs.books import Books
 from app.crash_points import Reach, pass_by
@@ -72,6 +74,8 @@ class Runtime:
     callbacks: Callbacks
     links: Links
     cursors: Cursors
+    keyring: Keyring
+    key_desk: KeyDesk
     bench: Bench
     outlines: Outlines
     disks: Disks
@@ -145,6 +149,7 @@ async def open_runtime(
         stack.push_async_callback(runtime.inbox.aclose)
         stack.push_async_callback(runtime.jobs.aclose)
         stack.push_async_callback(runtime.figures.aclose)
+        stack.push_async_callback(runtime.keyring.aclose)
         yield runtime
 
 
@@ -180,6 +185,8 @@ def _join(
         callbacks=callbacks,
         links=links,
         cursors=cursors,
+        keyring=Keyring(database=line.database, now=line.clock.now, life_s=line.settings.access_cache_s),
+        key_desk=KeyDesk(database=line.database, now=line.clock.now),
         bench=bench,
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,

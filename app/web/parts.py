@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -15,11 +16,13 @@ from typing import Annotated, Any
 from fastapi import Depends, Request
 from pydantic import AfterValidator, AwareDatetime
 
-from app.access.callers import OPEN_HOUSE, Caller, Scope
+from app.access.callers import Caller, Scope
+from app.access.keys import KeyNeeded
 from app.errors import Forbidden, RequestError
 from app.tokens import Cursors
 from app.wiring import Runtime
 
+_IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 MARK_BYTES = 16
 """Of the signature that a cursor begins with."""
 
@@ -32,11 +35,19 @@ def runtime_of(request: Request) -> Runtime:
 Part = Annotated[Runtime, Depends(runtime_of)]
 
 
+def find_caller(request: Request) -> Caller | None:
+    """Whoever calls, as `app.web.access` has proven; None where a signed link stands for a key."""
+    caller: Caller | None = getattr(request.state, "caller", None)
+    return caller
+
+
 def _with(scope: Scope) -> Callable[[Request], Caller]:
-    """Whoever calls, given that they may do this. Raises Forbidden."""
+    """Whoever calls, given that they may do this. Raises KeyNeeded, Forbidden."""
 
     def caller_of(request: Request) -> Caller:
-        caller: Caller = getattr(request.state, "caller", OPEN_HOUSE)
+        caller = find_caller(request)
+        if caller is None:
+            raise KeyNeeded
         if not caller.may(scope):
             raise Forbidden(f"the key lacks the scope {scope.value}")
         return caller
@@ -62,6 +73,19 @@ Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 Responses = dict[int | str, dict[str, Any]]
 """Documented responses by status, as FastAPI takes them."""
+
+
+class BadHeader(RequestError):
+    """A header's value is not one that it may have."""
+
+    code = "invalid_header"
+
+
+def check_idempotency_key(request: Request) -> None:
+    """Raises BadHeader for an `Idempotency-Key` that came twice or is not 1-255 visible ASCII characters."""
+    keys = request.headers.getlist("idempotency-key")
+    if len(keys) > 1 or any(not _IDEMPOTENCY_KEY.fullmatch(key) for key in keys):
+        raise BadHeader("Idempotency-Key: one value of 1-255 visible ASCII characters")
 
 
 class BadCursor(RequestError):

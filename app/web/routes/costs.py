@@ -80,7 +80,9 @@ async def report_costs(
     after = unpack_cursor(cursor, runtime.cursors, binding=binding)
     until = until or runtime.line.clock.now()
     since = since or max(until, EARLIEST + USUAL_SPAN) - USUAL_SPAN
-    report = await runtime.books.report(group_by, since=since, until=until, after=after, limit=limit)
+    report = await runtime.books.report(
+        group_by, tenant=caller.tenant, since=since, until=until, after=after, limit=limit
+    )
     return CostReport(
         group_by=group_by,
         since=since,
