@@ -23,6 +23,7 @@ from app.crash_points import CrashPoint, Reach, pass_by
 from app.settings import Settings
 from app.storage import Storage, StoredObject, digest_of
 from db import assets as asset_rows
+from db.access.audit import delete_audit
 from db.keys import claim_secret
 from db.retention import chores, expiry
 from db.session import Database, Transaction
@@ -85,7 +86,7 @@ class Housekeeper:
         deleted = 0
         if await self._is_our_turn("expiry", self._settings.housekeeping_interval_s):
             deleted += await self.expire() + await self.expire_uploads()
-            deleted += await self.remove_doomed()
+            deleted += await self.remove_doomed() + await self.forget_acts()
         if await self._is_our_turn("orphans", self._settings.orphan_interval_s):
             deleted += (await self.sweep()).count
         return deleted
@@ -100,6 +101,19 @@ class Housekeeper:
         if uploads:
             log.info("uploads.deleted", uploads=uploads, assets=assets)
         return uploads
+
+    async def forget_acts(self) -> int:
+        """Forget what the audit log says of acts older than AUDIT_S; how many."""
+
+        async def forget(tx: Transaction) -> int:
+            before = await tx.now() - timedelta(seconds=self._settings.audit_s)
+            return await delete_audit(tx, before=before, limit=BATCH)
+
+        forgotten, gone = 0, BATCH
+        while gone == BATCH and forgotten < MOST_A_ROUND:
+            gone = await self._database.transact(forget)
+            forgotten += gone
+        return forgotten
 
     async def expire(self) -> int:
         """Delete jobs past their expiry; how many. Nothing where RETENTION_S is empty."""

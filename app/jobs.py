@@ -19,6 +19,8 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from app.access.callers import DEFAULT_TENANT, OPEN_HOUSE, Caller
+from app.access.trail import Act, act_of, note_act
 from app.crash_points import CrashPoint
 from app.errors import Conflict, InvalidInput, NotFound, Overloaded
 from app.intake import Asked, Intake
@@ -50,7 +52,7 @@ class JobRequest:
     provider: str = "auto"
     deadline_s: float | None = None
     priority: int = 0
-    tenant: str = "default"
+    tenant: str = DEFAULT_TENANT
 
 
 class Jobs:
@@ -78,7 +80,7 @@ class Jobs:
         job_id = await self._intake.accept(asked)
         self._line.reach(CrashPoint.JOB_COMMITTED)
         if job_id != job.id:
-            return await self.get(job_id)
+            return await self.get(job_id, tenant=job.tenant)
         self._note_accepted(job)
         return JobView(job, [], {})
 
@@ -101,21 +103,21 @@ class Jobs:
             seq=event_rows.FIRST_SEQ,
         )
 
-    async def get(self, job_id: str) -> JobView:
-        """Read a job. Raises NotFound."""
+    async def get(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> JobView:
+        """Read a job. Raises NotFound, in the same words for another tenant's."""
         view = await self._views.find(job_id)
-        if view is None:
-            raise NotFound(f"there is no job {job_id[:64]}")
+        if view is None or view.job.tenant != tenant:
+            raise _no_job(job_id)
         return view
 
-    async def wait(self, job_id: str, *, timeout_s: float) -> JobView:
+    async def wait(self, job_id: str, *, timeout_s: float, tenant: str = DEFAULT_TENANT) -> JobView:
         """Read a job once it has ended, or as it stands after the timeout or at a stop. Raises NotFound."""
         deadline = asyncio.get_running_loop().time() + timeout_s
         has_waited = False
         with self._line.notifier.subscribe(job_topic(job_id)) as subscription:
             while True:
                 # Subscribed before reading: an end between the two is heard, not missed.
-                view = await self.get(job_id)
+                view = await self.get(job_id, tenant=tenant)
                 left_s = deadline - asyncio.get_running_loop().time()
                 if view.is_ended or left_s <= 0 or self._closing:
                     break
@@ -147,14 +149,17 @@ class Jobs:
             jobs, before_id = await job_rows.list_jobs(tx, wanted, limit=limit)
             return await self._views.of(tx, jobs), before_id
 
-    async def list_events(self, job_id: str, *, after_seq: int = 0, limit: int = 1000) -> list[Event]:
+    async def list_events(
+        self, job_id: str, *, tenant: str = DEFAULT_TENANT, after_seq: int = 0, limit: int = 1000
+    ) -> list[Event]:
         """The job's events after `after_seq`. Raises NotFound."""
         async with self._line.database.reading() as tx:
-            if await job_rows.find_job(tx, job_id) is None:
-                raise NotFound(f"there is no job {job_id[:64]}")
+            job = await job_rows.find_job(tx, job_id)
+            if job is None or job.tenant != tenant:
+                raise _no_job(job_id)
             return await event_rows.list_events(tx, job_id, after_seq=after_seq, limit=limit)
 
-    async def cancel(self, job_id: str) -> JobView:
+    async def cancel(self, job_id: str, *, by: Caller = OPEN_HOUSE) -> JobView:
         """End a job as canceled. Raises NotFound, and Conflict when it ended otherwise before.
 
         A prediction under way is asked to stop by recovery, which is told to look at once: the row says
@@ -164,8 +169,11 @@ class Jobs:
 
         async def end(tx: Transaction) -> bool:
             job = await job_rows.find_job(tx, job_id, lock=True)
-            moved = job is not None and await self._line.end_job(tx, job, JobState.CANCELED, now=now)
+            if job is None or job.tenant != by.tenant:
+                raise _no_job(job_id)
+            moved = await self._line.end_job(tx, job, JobState.CANCELED, now=now)
             if moved:
+                await note_act(tx, by, Act.JOB_CANCELED, job_id, at=now)
                 for attempt in await attempt_rows.list_attempts(tx, job_id):
                     await attempt_rows.note_attempt(tx, attempt.id, check_at=now)
                 self._line.notifier.announce(tx, RECOVERY)
@@ -175,17 +183,20 @@ class Jobs:
         moved = await self._line.database.transact(end, is_idempotent=True)
         if moved:
             self._line.reach(CrashPoint.JOB_CANCELED)
-        view = await self.get(job_id)
+        view = await self.get(job_id, tenant=by.tenant)
         if not moved and view.job.state != JobState.CANCELED:
             raise Conflict(f"the job has ended as {view.job.state}")
         return view
 
-    async def retry(self, job_id: str) -> JobView:
+    async def retry(
+        self, job_id: str, *, by: Caller = OPEN_HOUSE, idempotency_key: str | None = None
+    ) -> JobView:
         """Ask again for what a failed or canceled job asked: a new job that names the old one.
 
-        Raises NotFound, Conflict while the job is alive or when it succeeded, and as `submit`.
+        The same key makes one new job, as with `submit`. Raises NotFound, Conflict while the job is alive or
+        when it succeeded, and as `submit`.
         """
-        old = (await self.get(job_id)).job
+        old = (await self.get(job_id, tenant=by.tenant)).job
         if old.state not in (JobState.FAILED, JobState.CANCELED):
             raise Conflict(f"only a failed or canceled job can be retried; this one is {old.state}")
         await self._refuse_without_room()
@@ -206,7 +217,14 @@ class Jobs:
                 "seq": event_rows.FIRST_SEQ,
             }
         )
-        await self._intake.accept(Asked(job))
+        asked = Asked(
+            job,
+            idempotency_key,
+            _digest("retry", old.id),
+            act=act_of(by, Act.JOB_RETRIED, old.id, at=now),
+        )
+        if (known_id := await self._intake.accept(asked)) != job.id:
+            return await self.get(known_id, tenant=by.tenant)
         self._note_accepted(job)
         return JobView(job, [], {})
 
@@ -289,16 +307,20 @@ def _is_storable(value: object, depth: int = 32) -> bool:
 
 def _fingerprint(request: JobRequest) -> str:
     """SHA-256 of the request in one canonical spelling."""
-    canonical = json.dumps(
-        [
-            request.kind,
-            request.input,
-            request.metadata,
-            request.provider,
-            request.deadline_s,
-            request.priority,
-        ],
-        sort_keys=True,
-        separators=(",", ":"),
+    return _digest(
+        request.kind,
+        request.input,
+        request.metadata,
+        request.provider,
+        request.deadline_s,
+        request.priority,
     )
+
+
+def _digest(*parts: object) -> str:
+    canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def _no_job(job_id: str) -> NotFound:
+    return NotFound(f"there is no job {job_id[:64]}")

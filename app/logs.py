@@ -19,7 +19,7 @@ from structlog.typing import EventDict, WrappedLogger
 _SECRET_KEYS = re.compile(r"(token|secret|authorization|signature|password|api_key|cookie)", re.IGNORECASE)
 _SECRET_SHAPES = re.compile(
     r"(?i)"
-    r"(whsec_[A-Za-z0-9+/=]{8,}|r8_[A-Za-z0-9]{8,}"
+    r"(whsec_[A-Za-z0-9+/=]{8,}|r8_[A-Za-z0-9]{8,}|rp_[a-z0-9]{10}_[A-Za-z0-9_-]+"
     r"|(?<=[?&]token=)[^&\s\"']+|(?<=[?&]sig=)[^&\s\"']+|(?<=signature=)[^&\s\"']+"
     r"|(?<=security-token=)[^&\s\"']+|(?<=credential=)[^&\s\"']+"
     r"|(?<=Bearer )\S+|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)|(?<=base64,)[A-Za-z0-9+/=]{64,})"

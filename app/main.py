@@ -15,9 +15,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import __version__
 from app.errors import Stopping
+from app.web.access import KeyCheck
 from app.web.limits import RequestLimits
 from app.web.problems import add_problem_handlers, render_error
-from app.web.routes import assets, costs, deliveries, health, jobs, pages, uploads
+from app.web.routes import assets, audit, costs, deliveries, health, jobs, keys, pages, uploads
 from app.web.webhooks import PREFIX, WebhookDoor
 from app.wiring import Runtime
 
@@ -87,9 +88,11 @@ def create_api(runtime: Runtime) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.runtime = runtime
-    for module in (jobs, uploads, assets, deliveries, costs, health, pages):
+    for module in (jobs, uploads, assets, deliveries, costs, keys, audit, health, pages):
         app.include_router(module.router)
     add_problem_handlers(app)
+    # The last that is added is the first that a request passes: limits and an id come before the key.
+    app.add_middleware(KeyCheck, keyring=runtime.keyring)
     app.add_middleware(RequestLimits, most_bytes=runtime.settings.max_content_length)
     if runtime.settings.cors_allowed_origins:
         app.add_middleware(

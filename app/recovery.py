@@ -16,6 +16,8 @@ from enum import StrEnum
 
 import structlog
 
+from app.access.callers import OPEN_HOUSE, Caller
+from app.access.trail import Act, note_act
 from app.backoff import RetryBudget
 from app.crash_points import CrashPoint
 from app.errors import AppError, PredictionUnknown, ProviderBadResponse, ProviderUnavailable
@@ -116,13 +118,17 @@ class Recovery:
         kind: str | None = None,
         dry_run: bool = False,
         limit: int = 1000,
+        by: Caller = OPEN_HOUSE,
     ) -> Report:
-        """Ask about every live attempt now, oldest first, whether it was due or not."""
+        """Ask about every live attempt of the caller's now, oldest first, whether it was due or not."""
         async with self._line.database.reading() as tx:
             attempts = await attempt_rows.list_live_attempts(
-                tx, since=since, until=until, kind=kind, limit=limit
+                tx, since=since, until=until, kind=kind, tenant=by.tenant, limit=limit
             )
         now = self._line.clock.now()
+        if not dry_run:
+            async with self._line.database.transaction() as tx:
+                await note_act(tx, by, Act.RECOVERY_BEGUN, f"{len(attempts)} attempts", at=now)
         settled = [attempt for attempt in attempts if not _is_being_created(attempt, now)]
         found = [
             _found(attempt, Finding.UNASKED, "it is being created")

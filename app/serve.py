@@ -30,7 +30,7 @@ from app.ownership import Ownership, sole_use
 from app.provider.base import Provider
 from app.provider.cog import Cog
 from app.settings import Settings
-from app.web.server import listening, reached_at, serving
+from app.web.server import is_loopback, listening, reached_at, serving
 from app.wiring import Runtime, open_runtime
 from app.work import Station
 from db.attempts import count_live_attempts
@@ -98,6 +98,8 @@ async def running_service(
         runtime = await stack.enter_async_context(
             open_runtime(settings, embedded_worker=embedded, workers_elsewhere=not worker, reach=reach)
         )
+        if not is_loopback(host):
+            await _need_keys(runtime, host)
         listener = stack.enter_context(listening(host, port))
         url = f"http://{reached_at(listener)}"
         runtime.callbacks.listen_at(url)
@@ -165,6 +167,16 @@ async def running_worker(
         )
         yield runtime
     log.info("worker.down")
+
+
+async def _need_keys(runtime: Runtime, host: str) -> None:
+    """From here on every request needs a key. Raises StartupError while there is none."""
+    if await runtime.keyring.is_open():
+        raise StartupError(
+            f"--host: {host} is not a loopback address, and without a key whoever reaches the service may "
+            "use it: make one with `reprise keys create`, or listen on 127.0.0.1"
+        )
+    runtime.keyring.close_house()
 
 
 def _close(app: Front, runtime: Runtime, stop: Stop) -> None:

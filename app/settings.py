@@ -163,6 +163,16 @@ class Settings(BaseSettings):
     )
     idempotency_s: float = Field(86_400, gt=0, description="How long an Idempotency-Key is remembered")
 
+    access_cache_s: float = Field(
+        5,
+        gt=0,
+        le=60,
+        description="How long a key that was looked up is believed: a revoked one is refused so much later",
+    )
+    audit_s: float = Field(
+        7_776_000, gt=0, description="Age at which the audit log forgets what was done; 90 days"
+    )
+
     dispatch_concurrency: int = Field(8, ge=1, le=256, description="Predictions being created at once")
     apply_concurrency: int = Field(
         8, ge=1, le=256, description="Steps of applying at once, each of up to 16 deliveries"

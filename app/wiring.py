@@ -15,6 +15,8 @@ from pathlib import Path
 
 import structlog
 
+from app.access.desk import KeyDesk
+from app.access.keyring import Keyring
 from app.audio import Audio, default_binary
 from app.costs.books import Books
 from app.crash_points import Reach, pass_by
@@ -39,7 +41,7 @@ from app.replay import Replay
 from app.routing.router import Router
 from app.settings import Settings
 from app.storage import BucketLimits, Storage
-from app.tokens import Callbacks, Links
+from app.tokens import Callbacks, Cursors, Links
 from app.watch.clocks import Clock, LineClock
 from app.watch.figures import Figures
 from app.watch.looks import make_dependencies
@@ -71,6 +73,9 @@ class Runtime:
     providers: Mapping[str, Provider]
     callbacks: Callbacks
     links: Links
+    cursors: Cursors
+    keyring: Keyring
+    key_desk: KeyDesk
     bench: Bench
     outlines: Outlines
     disks: Disks
@@ -136,7 +141,7 @@ async def open_runtime(
         local = frozenset({"cog"}) if embedded_worker else frozenset()
         callbacks = Callbacks(secret=secret, public_url=settings.public_url, local=local)
         links = Links(secret=secret, life_s=settings.asset_url_s)
-        runtime = _join(line, routes, bench, callbacks=callbacks, links=links, process_id=process_id)
+        runtime = _join(line, routes, bench, callbacks=callbacks, links=links, cursors=Cursors(secret=secret))
         if settings.is_shared and not any(route.is_asked for route in routes.values()):
             # Its items would be taken from those that can begin something.
             stations = [station for station in stations if station is not Station.DISPATCH]
@@ -144,6 +149,7 @@ async def open_runtime(
         stack.push_async_callback(runtime.inbox.aclose)
         stack.push_async_callback(runtime.jobs.aclose)
         stack.push_async_callback(runtime.figures.aclose)
+        stack.push_async_callback(runtime.keyring.aclose)
         yield runtime
 
 
@@ -154,7 +160,7 @@ def _join(
     *,
     callbacks: Callbacks,
     links: Links,
-    process_id: str,
+    cursors: Cursors,
 ) -> Runtime:
     """The stations, each with what it works with."""
     providers = {name: route.provider for name, route in routes.items()}
@@ -173,11 +179,14 @@ def _join(
     }
     return Runtime(
         settings=line.settings,
-        process_id=process_id,
+        process_id=line.process_id,
         line=line,
         providers=providers,
         callbacks=callbacks,
         links=links,
+        cursors=cursors,
+        keyring=Keyring(database=line.database, now=line.clock.now, life_s=line.settings.access_cache_s),
+        key_desk=KeyDesk(database=line.database, now=line.clock.now),
         bench=bench,
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
@@ -194,7 +203,7 @@ def _join(
             stations=stations,
             recovery=recovery,
             housekeeper=housekeeper,
-            process_id=process_id,
+            process_id=line.process_id,
         ),
         figures=_make_figures(line, providers, bench, disks),
         books=Books(line.database),

@@ -142,6 +142,7 @@ async def list_live_attempts(
     since: datetime | None = None,
     until: datetime | None = None,
     kind: str | None = None,
+    tenant: str | None = None,
     limit: int,
 ) -> list[Attempt]:
     """Live attempts, oldest first: they are nearest to losing their output at the provider."""
@@ -157,8 +158,12 @@ async def list_live_attempts(
         statement = statement.where(col(Attempt.created_at) >= since)
     if until:
         statement = statement.where(col(Attempt.created_at) < until)
+    if kind or tenant is not None:
+        statement = statement.join(Job, col(Job.id) == col(Attempt.job_id))
     if kind:
-        statement = statement.join(Job, col(Job.id) == col(Attempt.job_id)).where(col(Job.kind) == kind)
+        statement = statement.where(col(Job.kind) == kind)
+    if tenant is not None:
+        statement = statement.where(col(Job.tenant) == tenant)
     return [Attempt(**row) for row in (await tx.execute(statement)).mappings()]
 
 

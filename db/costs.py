@@ -91,14 +91,22 @@ def _day_without_zone(element: Any, compiler: Any, **more: Any) -> str:
 
 
 async def list_costs(
-    tx: Transaction, group_by: str, *, since: datetime, until: datetime, after: str | None, limit: int
+    tx: Transaction,
+    group_by: str,
+    *,
+    tenant: str | None,
+    since: datetime,
+    until: datetime,
+    after: str | None,
+    limit: int,
 ) -> list[tuple[str, Sums]]:
     """The sums of each group with attempts from `since` until before `until`, by the group's name.
 
-    `group_by` is one of `GROUPS` or `metadata.NAME`; what has no such word is in the group "". `after` is the
-    last name of the page before. Reads every attempt of the time.
+    Of one tenant, or of all. `group_by` is one of `GROUPS` or `metadata.NAME`; what has no such word is in
+    the group "". `after` is the last name of the page before. Reads every attempt of the time.
     """
-    present, past = _present(group_by, since, until).subquery(), _past(group_by, since, until).subquery()
+    present = _present(group_by, since, until, tenant).subquery()
+    past = _past(group_by, since, until, tenant).subquery()
     counted = (
         func.count().label("attempts"),
         func.count(present.c.job_id.distinct()).label("jobs"),
@@ -118,9 +126,9 @@ async def list_costs(
     return [(str(row["key"]), Sums(**{name: int(row[name]) for name in _NAMES})) for row in rows]
 
 
-async def sum_costs(tx: Transaction, *, since: datetime, until: datetime) -> Sums:
+async def sum_costs(tx: Transaction, *, tenant: str | None, since: datetime, until: datetime) -> Sums:
     """The whole of that time."""
-    rows = await list_costs(tx, "", since=since, until=until, after=None, limit=1)
+    rows = await list_costs(tx, "", tenant=tenant, since=since, until=until, after=None, limit=1)
     return rows[0][1] if rows else Sums()
 
 
@@ -220,7 +228,7 @@ def _measured() -> dict[str, Any]:
     }
 
 
-def _present(group_by: str, since: datetime, until: datetime) -> Select[Any]:
+def _present(group_by: str, since: datetime, until: datetime, tenant: str | None) -> Select[Any]:
     """One row an attempt, with the name of its group."""
     keys: dict[str, Any] = {
         "": literal(""),
@@ -239,15 +247,18 @@ def _present(group_by: str, since: datetime, until: datetime) -> Select[Any]:
     statement = select(key.label("key"), col(Attempt.job_id).label("job_id"), *columns)
     if group_by == "kind" or group_by.startswith(METADATA):
         statement = statement.join(Job, col(Job.id) == col(Attempt.job_id))
+    if tenant is not None:
+        statement = statement.where(col(Attempt.tenant) == tenant)
     return statement.where(col(Attempt.billed_at) >= since, col(Attempt.billed_at) < until)
 
 
-def _past(group_by: str, since: datetime, until: datetime) -> Select[Any]:
+def _past(group_by: str, since: datetime, until: datetime, tenant: str | None) -> Select[Any]:
     key: Any = col(getattr(PastCost, group_by)) if group_by in _PAST_KEY else literal("")
     columns: list[Any] = [col(getattr(PastCost, name)).label(name) for name in _NAMES]
-    return select(key.label("key"), *columns).where(
-        col(PastCost.day) >= _first_day(since), col(PastCost.day) < _first_day(until)
-    )
+    statement = select(key.label("key"), *columns)
+    if tenant is not None:
+        statement = statement.where(col(PastCost.tenant) == tenant)
+    return statement.where(col(PastCost.day) >= _first_day(since), col(PastCost.day) < _first_day(until))
 
 
 def _grouped(rows: Any, sums: Sequence[Any], after: str | None) -> Select[Any]:

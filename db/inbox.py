@@ -6,19 +6,24 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import bindparam, func, select, update
+from sqlalchemy import ColumnElement, bindparam, func, or_, select, update
 from sqlmodel import col
 
 from db.session import Transaction
 from db.states import DeliveryOutcome
-from db.tables import Delivery
+from db.tables import Attempt, Delivery, Job
 
 _DELIVERIES = Delivery.__table__  # type: ignore[attr-defined]
 _WITHOUT_BODY = [column for column in _DELIVERIES.columns if column.name != "body"]
 
 
-async def find_delivery(tx: Transaction, delivery_id: str) -> Delivery | None:
+async def find_delivery(
+    tx: Transaction, delivery_id: str, *, tenant: str | None = None, with_strays: bool = False
+) -> Delivery | None:
+    """A delivery; with `tenant`, only one of a job of theirs, or `with_strays` one of no job at all."""
     statement = select(_DELIVERIES).where(col(Delivery.id) == delivery_id)
+    if tenant is not None:
+        statement = statement.where(_is_of(tenant, with_strays=with_strays))
     row = (await tx.execute(statement)).mappings().first()
     return Delivery(**row) if row else None
 
@@ -113,13 +118,17 @@ async def list_due_deliveries(tx: Transaction, *, now: datetime, limit: int) -> 
 async def list_deliveries(
     tx: Transaction,
     *,
+    tenant: str | None = None,
+    with_strays: bool = False,
     job_id: str | None = None,
     outcome: DeliveryOutcome | None = None,
     before_id: str | None = None,
     limit: int,
 ) -> list[Delivery]:
-    """The ledger, newest first, without bodies: those may be megabytes each."""
+    """The ledger, newest first, without bodies: those may be megabytes each. `tenant` as `find_delivery`."""
     statement = select(*_WITHOUT_BODY).order_by(col(Delivery.id).desc()).limit(limit)
+    if tenant is not None:
+        statement = statement.where(_is_of(tenant, with_strays=with_strays))
     if job_id:
         statement = statement.where(col(Delivery.job_id) == job_id)
     if outcome:
@@ -128,6 +137,23 @@ async def list_deliveries(
         statement = statement.where(col(Delivery.id) < before_id)
     rows = (await tx.execute(statement)).mappings()
     return [Delivery(**row, body=b"") for row in rows]
+
+
+def _is_of(tenant: str, *, with_strays: bool) -> ColumnElement[bool]:
+    """Whether a delivery's job is of this tenant; news that is not applied yet has it by its attempt.
+
+    Scalar, so that each database walks the ledger in its order and asks for each row: joined, PostgreSQL may
+    put all jobs of the tenant before the first row of a page.
+    """
+    known = select(col(Job.tenant)).where(col(Job.id) == col(Delivery.job_id)).scalar_subquery()
+    told = (
+        select(col(Job.tenant))
+        .join(Attempt, col(Attempt.job_id) == col(Job.id))
+        .where(col(Attempt.id) == col(Delivery.attempt_id))
+        .scalar_subquery()
+    )
+    whose = func.coalesce(known, told)
+    return or_(whose == tenant, whose.is_(None)) if with_strays else whose == tenant
 
 
 async def has_unsettled(tx: Transaction, attempt_id: str) -> bool:

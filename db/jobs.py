@@ -32,6 +32,7 @@ SEARCHED_TOGETHER = 10_000
 class JobFilter:
     """What a list shows: every field narrows it; `before_id` is the keyset cursor, newest first."""
 
+    tenant: str | None = None
     state: JobState | None = None
     kind: str | None = None
     since: datetime | None = None
@@ -97,10 +98,9 @@ async def list_jobs(tx: Transaction, wanted: JobFilter, *, limit: int) -> tuple[
 def _narrowed(wanted: JobFilter) -> list[ColumnElement[bool]]:
     """What a list's plain fields ask, each of which an index can answer."""
     clauses: list[ColumnElement[bool]] = []
-    if wanted.state:
-        clauses.append(col(Job.state) == wanted.state)
-    if wanted.kind:
-        clauses.append(col(Job.kind) == wanted.kind)
+    for column, value in ((Job.tenant, wanted.tenant), (Job.state, wanted.state), (Job.kind, wanted.kind)):
+        if value is not None:
+            clauses.append(col(column) == value)
     if wanted.since:
         clauses.append(col(Job.created_at) >= wanted.since)
     if wanted.until:

@@ -11,8 +11,10 @@ from db.session import Transaction
 from db.tables import IdempotencyKey, Secret
 
 
-async def find_idempotency_key(tx: Transaction, key: str) -> IdempotencyKey | None:
-    statement = select(IdempotencyKey.__table__).where(col(IdempotencyKey.key) == key)  # type: ignore[attr-defined]
+async def find_idempotency_key(tx: Transaction, tenant: str, key: str) -> IdempotencyKey | None:
+    statement = select(IdempotencyKey.__table__).where(  # type: ignore[attr-defined]
+        col(IdempotencyKey.tenant) == tenant, col(IdempotencyKey.key) == key
+    )
     row = (await tx.execute(statement)).mappings().first()
     return IdempotencyKey(**row) if row else None
 
@@ -21,7 +23,9 @@ async def insert_idempotency_key(tx: Transaction, key: IdempotencyKey) -> Idempo
     """Write the key, or return the one that another transaction wrote first."""
     if await tx.insert_new(IdempotencyKey, key.model_dump()):
         return key
-    statement = select(IdempotencyKey.__table__).where(col(IdempotencyKey.key) == key.key)  # type: ignore[attr-defined]
+    statement = select(IdempotencyKey.__table__).where(  # type: ignore[attr-defined]
+        col(IdempotencyKey.tenant) == key.tenant, col(IdempotencyKey.key) == key.key
+    )
     return IdempotencyKey(**(await tx.execute(statement)).mappings().one())
 
 

@@ -366,15 +366,61 @@ class Event(Table, table=True):
 
 
 class IdempotencyKey(Table, table=True):
-    """A caller's `Idempotency-Key` and the job that it made."""
+    """A caller's `Idempotency-Key` and what it made."""
 
     __tablename__ = "idempotency_keys"
 
+    # The tenant comes first: the same key of another one has nothing to do with it.
+    tenant: str = Field(
+        default="default", primary_key=True, max_length=64, sa_column_kwargs={"server_default": "default"}
+    )
     key: str = Field(primary_key=True, max_length=255)
     fingerprint: str = Field(max_length=64)
-    """SHA-256 of the canonical request."""
+    """SHA-256 of the canonical request; of an upload, of its bytes."""
     job_id: str = Field(max_length=64)
+    """The job, or the upload; empty while `open_until` is set."""
     created_at: datetime = Field(sa_type=UtcDateTime, index=True)
+    open_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """While its first request is under way: from then on that is taken for dead."""
+
+
+class AccessKey(Table, table=True):
+    """A key that proves a caller. Its text is shown once and kept nowhere."""
+
+    __tablename__ = "access_keys"
+    __table_args__ = (Index("ix_access_keys_tenant_id", "tenant", "id"),)
+
+    id: str = Field(primary_key=True, max_length=64)
+    prefix: str = Field(max_length=32)
+    """How its text begins: enough to tell which key it is, and of no use to anybody."""
+    digest: str = Field(max_length=64, unique=True)
+    """SHA-256 of the whole text: 256 random bits need no slow hash."""
+    name: str = Field(max_length=100)
+    tenant: str = Field(max_length=64)
+    scopes: list[str] = Field(sa_type=JSON)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    last_used_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """To the minute."""
+    revoked_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Audit(Table, table=True):
+    """Who did what. Written with the act, never changed, deleted by age."""
+
+    __tablename__ = "audit"
+    __table_args__ = (Index("ix_audit_tenant_id", "tenant", "id"),)
+
+    id: str = Field(primary_key=True, max_length=64)
+    tenant: str = Field(max_length=64)
+    key_id: str | None = Field(default=None, max_length=64)
+    """None: in an open house, or by a command on the database itself."""
+    request_id: str | None = Field(default=None, max_length=64)
+    """None: by a command on the database itself."""
+    act: str = Field(max_length=32)
+    subject: str = Field(max_length=128)
+    """The id of what it was done to."""
+    at: datetime = Field(index=True, sa_type=UtcDateTime)
 
 
 class Secret(Table, table=True):

@@ -29,9 +29,16 @@ class Caller:
     scopes: frozenset[Scope]
     key_id: str | None = None
     """None in an open house: no key has been made yet, and only this machine can call."""
+    request_id: str | None = None
+    """The request that this caller sent; for the audit log."""
 
     def may(self, scope: Scope) -> bool:
         return scope in self.scopes or Scope.ADMIN in self.scopes
+
+    @property
+    def sees_strays(self) -> bool:
+        """Whether news that belongs to no job is shown: it may be anybody's, so to the operator alone."""
+        return self.tenant == DEFAULT_TENANT and Scope.ADMIN in self.scopes
 
 
 OPEN_HOUSE = Caller(DEFAULT_TENANT, frozenset(Scope))

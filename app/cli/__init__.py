@@ -4,8 +4,7 @@ Every command is an edge: it parses, says one thing to the service over HTTP, an
 codes are the same for all: 0 ok, 1 failed, 2 usage, 3 not found, 4 job failed, 5 timed out. Results go to
 stdout, everything else to stderr; `--json` is for machines.
 
-Read `connection` first (where the service is), then `calls` (what is said to it). `keys` is not
-built yet.
+Read `connection` first (where the service is), then `calls` (what is said to it).
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from typing import Annotated
 import typer
 
 from app import __version__
+from app.cli.access import audit, keys
 from app.cli.bench import bench
 from app.cli.calls import Exit, ending
 from app.cli.costs import costs
@@ -35,10 +35,24 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _command in (serve, worker, gpu_worker, request, recover, costs, sweep, doctor, demo, migrate, bench):
+for _command in (
+    serve,
+    worker,
+    gpu_worker,
+    request,
+    recover,
+    costs,
+    audit,
+    sweep,
+    doctor,
+    demo,
+    migrate,
+    bench,
+):
     cli.command(epilog=EXIT_CODES)(_command)
 cli.add_typer(jobs, name="jobs", epilog=EXIT_CODES)
 cli.add_typer(deliveries, name="deliveries", epilog=EXIT_CODES)
+cli.add_typer(keys, name="keys", epilog=EXIT_CODES)
 
 
 def main() -> None:

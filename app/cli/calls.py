@@ -166,6 +166,9 @@ def _problem(response: httpx.Response) -> CommandError:
     except (ValueError, KeyError, TypeError):
         detail = f"the service answered {response.status_code} {response.reason_phrase}"
     match response.status_code:
+        case 401:
+            hint = "set REPRISE_API_KEY to a key that holds; `reprise keys create` makes one"
+            return CommandError(f"the service asks for a key: {hint}")
         case 404:
             return CommandError(detail, Exit.NOT_FOUND)
         case 400 | 422:

@@ -2,7 +2,8 @@
 
 Commands speak HTTP either way. `REPRISE_URL` wins; then the process that owns this database; then, with
 nothing running, reading commands get the routes over the database without a server, and commands that need
-work done get a whole service on a free port. Two commands that start at once share one service.
+work done get a whole service on a free port. Two commands that start at once share one service. The key in
+`REPRISE_API_KEY` goes with every request; where the service has no keys yet, none is needed.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from enum import Enum
-from ipaddress import ip_address
 from typing import Any
 
 import httpx
 
 from app import __version__
+from app.access.keys import looks_like_key
 from app.cli.calls import CommandError, Exit, Json, call
 from app.errors import StartupError
 from app.logs import configure_logs
@@ -26,9 +27,11 @@ from app.main import create_app
 from app.ownership import find_owner
 from app.serve import running_service
 from app.settings import Settings, load_settings
+from app.web.server import is_loopback
 from app.wiring import open_runtime
 
 URL_VARIABLE = "REPRISE_URL"
+KEY_VARIABLE = "REPRISE_API_KEY"
 TIMEOUT = httpx.Timeout(15.0, read=75.0)
 """A wait route answers after at most 60 s, an event stream pings every 15 s."""
 _STARTING_S = 15.0
@@ -55,12 +58,19 @@ class ServiceClient(httpx.AsyncClient):
         super().__init__(
             base_url=url,
             timeout=TIMEOUT,
-            headers={"User-Agent": f"reprise/{__version__}"},
+            headers={"User-Agent": f"reprise/{__version__}", **_key_header()},
             # A proxy from the environment must never see a request to this machine.
             trust_env=origin is Origin.RUNNING and not is_loopback(httpx.URL(url).host),
             **more,
         )
         self.origin = origin
+
+
+def _key_header() -> dict[str, str]:
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if key and not looks_like_key(key):
+        raise CommandError(f"{KEY_VARIABLE}: not a key; `reprise keys create` makes one", Exit.USAGE)
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 @asynccontextmanager
@@ -114,16 +124,6 @@ def running_url(settings: Settings) -> str | None:
         return given.rstrip("/")
     owner = find_owner(settings)
     return owner.url if owner else None
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine is reached under that name or address."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 async def _open_service(settings: Settings, stack: AsyncExitStack) -> ServiceClient:

@@ -123,6 +123,14 @@ def moment(option: str, text: str | None) -> str | None:
         ) from exc
 
 
+def span_s(option: str, text: str) -> float:
+    """Seconds, of a span such as `90s 30m 2h 3d 1w`."""
+    span = _SPAN.fullmatch(text.strip().lower())
+    if span is None:
+        raise CommandError(f"{option}: {text!r} is not a span such as 2h or 30d", Exit.USAGE)
+    return float(span[1]) * _UNIT_S[span[2]]
+
+
 def given(values: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in values.items() if value is not None}
 

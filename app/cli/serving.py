@@ -2,7 +2,7 @@
 
 The first SIGINT or SIGTERM ends a server gracefully: what has begun gets `SHUTDOWN_S` to end and is handed
 back otherwise. The second ends the process at once; what was under way is taken up by the next one. `serve`
-binds to loopback only, because there are no API keys yet.
+binds to loopback only while no key has been made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from alembic.util.exc import CommandError as MigrationError
 
 from app.cli import show
 from app.cli.calls import CommandError, Exit, run
-from app.cli.connection import is_loopback, read_settings
+from app.cli.connection import read_settings
 from app.engines.neural.catalog import BY_KIND
 from app.gpu.groups import groups_for
 from app.gpu.memory import FreeMemory
@@ -37,7 +37,7 @@ log = structlog.get_logger()
 
 
 def serve(
-    host: Annotated[str, typer.Option(help="Loopback only: there are no API keys yet.")] = "127.0.0.1",
+    host: Annotated[str, typer.Option(help="Loopback only, until a key has been made.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65_535, help="0 takes a free one.")] = 8000,
     worker: Annotated[bool, typer.Option(help="Run the stations in this process.")] = True,
     gpu_worker: Annotated[
@@ -45,12 +45,6 @@ def serve(
     ] = True,
 ) -> None:
     """Serve HTTP, work on jobs and run our engines, all in one process tree, until a signal."""
-    if not is_loopback(host):
-        raise CommandError(
-            f"--host: {host} is not a loopback address, and without API keys (not built yet) whoever reaches "
-            "the service may use it; put a proxy that authenticates before 127.0.0.1",
-            Exit.USAGE,
-        )
     uvloop.run(_serve(read_settings(serving=True), host, port, worker=worker, gpu_worker=gpu_worker))
 
 

@@ -34,15 +34,27 @@ class Books:
         self._database = database
 
     async def report(
-        self, group_by: str, *, since: datetime, until: datetime, after: str | None = None, limit: int = 100
+        self,
+        group_by: str,
+        *,
+        tenant: str | None = None,
+        since: datetime,
+        until: datetime,
+        after: str | None = None,
+        limit: int = 100,
     ) -> Report:
-        """What attempts cost that ended from `since` until before `until`. Raises InvalidInput."""
+        """What attempts cost that ended from `since` until before `until`, of one tenant or of all.
+
+        Raises InvalidInput.
+        """
         check_group(group_by)
         if until <= since:
             raise InvalidInput("until must be later than since", field="until")
         async with self._database.reading() as tx:
-            groups = await list_costs(tx, group_by, since=since, until=until, after=after, limit=limit + 1)
-            total = await sum_costs(tx, since=since, until=until)
+            groups = await list_costs(
+                tx, group_by, tenant=tenant, since=since, until=until, after=after, limit=limit + 1
+            )
+            total = await sum_costs(tx, tenant=tenant, since=since, until=until)
         more = len(groups) > limit
         return Report(groups[:limit], groups[limit - 1][0] if more else None, total)
 

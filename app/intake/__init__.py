@@ -18,12 +18,13 @@ from app.intake.admission import Admission
 from app.intake.files import find_files
 from app.line import Line
 from app.work import Station
+from db.access.audit import insert_audit
 from db.events import insert_first_events
 from db.group_commit import GroupCommit, GroupCommitFull
 from db.jobs import find_jobs, insert_jobs
 from db.keys import find_idempotency_key, insert_idempotency_key
 from db.session import Transaction
-from db.tables import IdempotencyKey, Job
+from db.tables import Audit, IdempotencyKey, Job
 from db.uploads import insert_inputs
 
 MOST_TOGETHER = 64
@@ -39,6 +40,8 @@ class Asked:
     key: str | None = None
     fingerprint: str = ""
     """SHA-256 of the request in one canonical spelling."""
+    act: Audit | None = None
+    """For the audit log, where asking for it was an act of its own."""
 
 
 class Intake:
@@ -79,7 +82,7 @@ class Intake:
         await self._admission.look(tx, group[0].job.created_at, tenants)
         outcomes: list[str | AppError] = []
         there = {job.id for job in await find_jobs(tx, list(admitted))} if admitted else set()
-        fresh: list[Job] = []
+        fresh: list[Asked] = []
         files: dict[str, dict[str, str]] = {}
         for asked in group:
             try:
@@ -89,9 +92,11 @@ class Intake:
                 continue
             outcomes.append(job_id)
             if job_id == asked.job.id and job_id not in there:
-                fresh.append(asked.job)
+                fresh.append(asked)
         if fresh:
-            await self._insert(tx, fresh, files)
+            await self._insert(tx, [asked.job for asked in fresh], files)
+            if acts := [asked.act for asked in fresh if asked.act is not None]:
+                await insert_audit(tx, *acts)
         return outcomes
 
     async def _claim(
@@ -99,7 +104,7 @@ class Intake:
     ) -> str:
         """The id of the job that this makes or has made. Raises before anything of it is written."""
         if asked.key is not None:
-            known = await find_idempotency_key(tx, asked.key)
+            known = await find_idempotency_key(tx, asked.job.tenant, asked.key)
             if known is not None:
                 return _same(known, asked)
         if found := await find_files(tx, asked.job):
@@ -110,6 +115,7 @@ class Intake:
         if asked.key is None:
             return asked.job.id
         key = IdempotencyKey(
+            tenant=asked.job.tenant,
             key=asked.key,
             fingerprint=asked.fingerprint,
             job_id=asked.job.id,

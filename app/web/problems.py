@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
+from app.access.keys import KeyNeeded
 from app.errors import AppError, BudgetExceeded, InvalidInput, PermanentError, RequestError, TransientError
 from db.session import CommitUnknown, DatabaseUnavailable
 
@@ -119,6 +120,14 @@ def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONR
             )
         case InvalidInput():
             return problem(request, status=exc.status, code=exc.code, detail=exc.message, field=exc.field)
+        case KeyNeeded():
+            return problem(
+                request,
+                status=exc.status,
+                code=exc.code,
+                detail=exc.message,
+                headers={"WWW-Authenticate": "Bearer"},
+            )
         case BudgetExceeded():
             return problem(
                 request,

@@ -10,6 +10,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from ipaddress import ip_address
 from typing import Any
 
 import uvicorn
@@ -30,6 +31,16 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         raise StartupError(f"--host/--port: cannot listen on {host}:{port}: {exc.strerror}") from exc
     with listener:
         yield listener
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine is reached under that name or address."""
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def reached_at(listener: socket.socket) -> str:

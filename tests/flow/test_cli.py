@@ -144,7 +144,7 @@ def test_a_job_asked_for_without_a_service_waits_and_is_done_by_who_watches_it(t
         (("request", "transcription"), 2, "input.audio"),
         (("request", "sound_effect", "x", "--no-wait", "-o", "x.flac"), 2, "needs --wait"),
         (("jobs", "list", "--since", "yesterday"), 2, "--since"),
-        (("serve", "--host", "0.0.0.0"), 2, "API keys"),
+        (("serve", "--host", "0.0.0.0"), 1, "reprise keys create"),
         (("gpu-worker", "--engines", "opera"), 2, "opera"),
         (("migrate", "--revision", "nowhere"), 2, "--revision"),
         (("jobs", "show", "job_nowhere"), 3, "job_nowhere"),

@@ -13,13 +13,14 @@ import httpx
 import structlog
 
 from app.cli.calls import call
-from app.cli.connection import Origin, ServiceClient, is_loopback, running_url
+from app.cli.connection import Origin, ServiceClient, running_url
 from app.cli.doctor.finding import Check, Finding, Level
 from app.engines.supervisor import CogSupervisor
 from app.errors import OutputRejected
 from app.outbound import Outbound
 from app.provider.base import Provider
 from app.settings import Settings
+from app.web.server import is_loopback
 from app.wiring import make_routes
 
 _BODY_BYTES = 1_000_000

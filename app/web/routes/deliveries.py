@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 
-from app.web.parts import Part, Responses, pack_cursor, unpack_cursor
+from app.web.parts import Part, Reader, Replayer, Responses, pack_cursor, unpack_cursor
 from app.web.schemas import (
     DeliveryDetail,
     DeliveryOut,
@@ -33,26 +33,33 @@ NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such
 @router.get("/deliveries")
 async def list_deliveries(
     runtime: Part,
+    caller: Reader,
     job_id: Annotated[str | None, Query(max_length=64)] = None,
     outcome: Outcome | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> DeliveryPage:
-    """Every piece of outside news, newest first, and what became of it."""
+    """Every piece of outside news of your jobs, newest first, and what became of it.
+
+    What belongs to no job is shown to administrators of the tenant `default` alone.
+    """
+    binding = ("deliveries", caller.tenant, job_id, outcome)
     found = await runtime.replay.list_deliveries(
+        by=caller,
         job_id=job_id,
         outcome=DeliveryOutcome(outcome) if outcome else None,
-        before_id=unpack_cursor(cursor, "dlv"),
+        before_id=unpack_cursor(cursor, runtime.cursors, binding=binding),
         limit=limit + 1,
     )
-    more = pack_cursor(found[limit - 1].id) if len(found) > limit else None
+    last = found[limit - 1].id if len(found) > limit else None
+    more = pack_cursor(last, runtime.cursors, binding=binding) if last else None
     return DeliveryPage(items=[DeliveryOut.of(each) for each in found[:limit]], next_cursor=more)
 
 
 @router.get("/deliveries/{delivery_id}", responses=NOT_FOUND)
-async def get_delivery(delivery_id: DeliveryId, runtime: Part) -> DeliveryDetail:
+async def get_delivery(delivery_id: DeliveryId, runtime: Part, caller: Reader) -> DeliveryDetail:
     """One delivery with its raw body."""
-    delivery = await runtime.replay.get(delivery_id)
+    delivery = await runtime.replay.get(delivery_id, by=caller)
     return DeliveryDetail(
         **DeliveryOut.of(delivery).model_dump(),
         headers=delivery.headers,
@@ -66,14 +73,14 @@ async def get_delivery(delivery_id: DeliveryId, runtime: Part) -> DeliveryDetail
     status_code=202,
     responses={**NOT_FOUND, 409: {"model": Problem, "description": "A passed deadline is not replayed"}},
 )
-async def replay_delivery(delivery_id: DeliveryId, runtime: Part) -> ReceiptOut:
+async def replay_delivery(delivery_id: DeliveryId, runtime: Part, caller: Replayer) -> ReceiptOut:
     """Send a stored delivery through the inbox once more."""
-    receipt = await runtime.replay.send_again(delivery_id)
+    receipt = await runtime.replay.send_again(delivery_id, by=caller)
     return ReceiptOut(delivery_id=receipt.delivery_id, new=receipt.is_new)
 
 
 @router.post("/recoveries")
-async def recover(wanted: NewRecovery, runtime: Part) -> RecoveryOut:
+async def recover(wanted: NewRecovery, runtime: Part, caller: Replayer) -> RecoveryOut:
     """Ask the providers about live attempts now, and post what they say; with `dry_run` only say so."""
     report = await runtime.recovery.recover(
         since=wanted.since,
@@ -81,6 +88,7 @@ async def recover(wanted: NewRecovery, runtime: Part) -> RecoveryOut:
         kind=wanted.kind,
         dry_run=wanted.dry_run,
         limit=wanted.limit,
+        by=caller,
     )
     return RecoveryOut(
         dry_run=report.dry_run,

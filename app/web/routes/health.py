@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from fastapi.responses import JSONResponse, PlainTextResponse
 
+from app.access.callers import Scope
+from app.errors import Forbidden
 from app.watch.dependencies import Standing
 from app.watch.figures import Queues, readable
-from app.web.parts import Part
+from app.web.parts import Part, find_caller
 from app.wiring import Runtime
 
 router = APIRouter(tags=["health"])
@@ -57,8 +59,11 @@ async def readyz(runtime: Part) -> JSONResponse:
 
 
 @router.get("/metrics", response_class=PlainTextResponse)
-async def metrics(runtime: Part) -> Response:
-    """Prometheus exposition format."""
+async def metrics(runtime: Part, request: Request) -> Response:
+    """Prometheus exposition format. A process of this machine needs no key, anybody else an `admin`'s."""
+    caller = find_caller(request)
+    if caller is not None and not caller.may(Scope.ADMIN):
+        raise Forbidden(f"the key lacks the scope {Scope.ADMIN.value}")
     await runtime.figures.collect()
     runtime.line.metrics.waiters.set(runtime.line.notifier.count_subscriptions())
     return Response(runtime.line.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -9,10 +9,20 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from app.errors import InvalidInput, RequestError
+from app.errors import InvalidInput
 from app.jobs import JobRequest
 from app.notify import job_topic
-from app.web.parts import Moment, Part, Responses, pack_cursor, unpack_cursor
+from app.web.parts import (
+    BadHeader,
+    Moment,
+    Part,
+    Reader,
+    Responses,
+    Writer,
+    check_idempotency_key,
+    pack_cursor,
+    unpack_cursor,
+)
 from app.web.schemas import (
     EventOut,
     EventPage,
@@ -34,7 +44,6 @@ MOST_EVENTS = 1000
 """Read at once; a longer history comes in several reads."""
 
 _PREFER_WAIT = re.compile(r"\bwait=(\d{1,3})\b")
-_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 JobId = Annotated[str, Path(max_length=64, description="The job's id")]
 WaitS = Annotated[float | None, Query(ge=0, le=MOST_WAIT_S, description="Seconds to wait for the end")]
@@ -64,23 +73,24 @@ BUSY: Responses = {503: {"model": Problem, "description": "Nothing was stored; s
 async def submit_job(
     new: NewJob,
     runtime: Part,
+    caller: Writer,
     request: Request,
     response: Response,
     idempotency_key: Annotated[str | None, Header(description="The same key makes one job")] = None,
     prefer: Annotated[str | None, Header(description="`wait=N`, 1-60 s: answer when it has ended")] = None,
 ) -> JobOut | ForecastOut:
     """Ask for audio. Answered at once with 202, or with 201 once it has ended within `Prefer: wait=N`."""
-    keys = request.headers.getlist("idempotency-key")
-    if len(keys) > 1 or (idempotency_key is not None and not _KEY.fullmatch(idempotency_key)):
-        raise _BadHeader("Idempotency-Key: one value of 1-255 visible ASCII characters")
+    check_idempotency_key(request)
     wait_s = _wait_of(prefer)
-    asked = JobRequest(new.kind, new.input, new.metadata, new.provider, new.deadline_s, new.priority)
+    asked = JobRequest(
+        new.kind, new.input, new.metadata, new.provider, new.deadline_s, new.priority, tenant=caller.tenant
+    )
     if new.dry_run:
         response.status_code = 200
         return ForecastOut.of(new.kind, await runtime.jobs.forecast(asked))
     view = await runtime.jobs.submit(asked, idempotency_key=idempotency_key)
     if wait_s:
-        view = await runtime.jobs.wait(view.job.id, timeout_s=wait_s)
+        view = await runtime.jobs.wait(view.job.id, timeout_s=wait_s, tenant=caller.tenant)
         response.headers["Preference-Applied"] = f"wait={wait_s}"
         response.status_code = 201 if view.is_ended else 202
     response.headers["Location"] = f"/v1/jobs/{view.job.id}"
@@ -90,6 +100,7 @@ async def submit_job(
 @router.get("")
 async def list_jobs(
     runtime: Part,
+    caller: Reader,
     state: StateName | None = None,
     kind: KindName | None = None,
     since: Moment | None = None,
@@ -103,36 +114,49 @@ async def list_jobs(
     A page with `q` looks through at most 10,000 jobs: it may hold fewer than `limit`, even none, while
     `next_cursor` says that there is more to look through.
     """
+    binding = ("jobs", caller.tenant, state, kind, since, until, q)
     wanted = JobFilter(
+        tenant=caller.tenant,
         state=JobState(state) if state else None,
         kind=kind,
         since=since,
         until=until,
         text=q,
-        before_id=unpack_cursor(cursor, "job"),
+        before_id=unpack_cursor(cursor, runtime.cursors, binding=binding),
     )
     views, before_id = await runtime.jobs.list_jobs(wanted, limit=limit)
-    more = pack_cursor(before_id) if before_id else None
+    more = pack_cursor(before_id, runtime.cursors, binding=binding) if before_id else None
     return JobPage(items=[JobOut.of(view, runtime.links) for view in views], next_cursor=more)
 
 
 @router.get("/{job_id}", responses=NOT_FOUND)
-async def get_job(job_id: JobId, runtime: Part, wait: WaitS = None) -> JobOut:
+async def get_job(job_id: JobId, runtime: Part, caller: Reader, wait: WaitS = None) -> JobOut:
     """A job as it stands; with `wait`, once it has ended or after that many seconds."""
-    view = await (runtime.jobs.wait(job_id, timeout_s=wait) if wait else runtime.jobs.get(job_id))
+    if wait:
+        view = await runtime.jobs.wait(job_id, timeout_s=wait, tenant=caller.tenant)
+    else:
+        view = await runtime.jobs.get(job_id, tenant=caller.tenant)
     return JobOut.of(view, runtime.links)
 
 
 @router.post("/{job_id}/cancel", responses=NOT_FOUND | CONFLICT)
-async def cancel_job(job_id: JobId, runtime: Part) -> JobOut:
+async def cancel_job(job_id: JobId, runtime: Part, caller: Writer) -> JobOut:
     """End a job. Canceling a canceled one changes nothing and is answered alike."""
-    return JobOut.of(await runtime.jobs.cancel(job_id), runtime.links)
+    return JobOut.of(await runtime.jobs.cancel(job_id, by=caller), runtime.links)
 
 
 @router.post("/{job_id}/retry", status_code=202, responses=NOT_FOUND | CONFLICT | BROKE | BUSY)
-async def retry_job(job_id: JobId, runtime: Part, response: Response) -> JobOut:
+async def retry_job(
+    job_id: JobId,
+    runtime: Part,
+    caller: Writer,
+    request: Request,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header(description="The same key makes one job")] = None,
+) -> JobOut:
     """Ask again for what a failed or canceled job asked: a new job, with `retry_of`."""
-    view = await runtime.jobs.retry(job_id)
+    check_idempotency_key(request)
+    view = await runtime.jobs.retry(job_id, by=caller, idempotency_key=idempotency_key)
     response.headers["Location"] = f"/v1/jobs/{view.job.id}"
     return JobOut.of(view, runtime.links)
 
@@ -141,25 +165,31 @@ async def retry_job(job_id: JobId, runtime: Part, response: Response) -> JobOut:
 async def list_events(
     job_id: JobId,
     runtime: Part,
+    caller: Reader,
     accept: Annotated[str, Header()] = "",
     last_event_id: Annotated[str | None, Header(description="The `seq` to go on after")] = None,
 ) -> EventPage | EventSourceResponse:
     """A job's events; with `Accept: text/event-stream` a stream that ends with the job."""
     after_seq = _seq_of(last_event_id)
     if "text/event-stream" in accept:
-        await runtime.jobs.get(job_id)
-        return EventSourceResponse(_stream(runtime, job_id, after_seq), ping=KEEPALIVE_S)
-    events = await runtime.jobs.list_events(job_id, after_seq=after_seq)
+        await runtime.jobs.get(job_id, tenant=caller.tenant)
+        stream = _stream(runtime, job_id, caller.tenant, after_seq)
+        return EventSourceResponse(stream, ping=KEEPALIVE_S)
+    events = await runtime.jobs.list_events(job_id, tenant=caller.tenant, after_seq=after_seq)
     return EventPage(items=[EventOut.of(event) for event in events])
 
 
-async def _stream(runtime: Runtime, job_id: str, after_seq: int) -> AsyncIterator[ServerSentEvent]:
+async def _stream(
+    runtime: Runtime, job_id: str, tenant: str, after_seq: int
+) -> AsyncIterator[ServerSentEvent]:
     """Every event once, in order, until the job's last one, or until this process stops."""
     with runtime.line.notifier.subscribe(job_topic(job_id)) as hints:
         has_waited = False
         while True:
-            view = await runtime.jobs.get(job_id)
-            events = await runtime.jobs.list_events(job_id, after_seq=after_seq, limit=MOST_EVENTS)
+            view = await runtime.jobs.get(job_id, tenant=tenant)
+            events = await runtime.jobs.list_events(
+                job_id, tenant=tenant, after_seq=after_seq, limit=MOST_EVENTS
+            )
             for event in events:
                 after_seq = event.seq
                 yield ServerSentEvent(
@@ -175,18 +205,12 @@ async def _stream(runtime: Runtime, job_id: str, after_seq: int) -> AsyncIterato
             await hints.wait(KEEPALIVE_S)
 
 
-class _BadHeader(RequestError):
-    """A header's value is not one that it may have."""
-
-    code = "invalid_header"
-
-
 def _wait_of(prefer: str | None) -> int | None:
     if prefer is None or "wait" not in prefer:
         return None
     found = _PREFER_WAIT.search(prefer)
     if found is None or not 1 <= int(found[1]) <= MOST_WAIT_S:
-        raise _BadHeader("Prefer: wait must be a number of seconds from 1 to 60")
+        raise BadHeader("Prefer: wait must be a number of seconds from 1 to 60")
     return int(found[1])
 
 

@@ -11,7 +11,7 @@ from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import InvalidInput, RequestError
-from app.web.parts import Part, Responses
+from app.web.parts import Part, Responses, Writer
 from app.web.schemas import Problem
 
 PART = "file"
@@ -54,13 +54,13 @@ _BODY = {
 
 
 @router.post("", status_code=201, openapi_extra=_BODY)
-async def upload(request: Request, runtime: Part) -> UploadOut:
+async def upload(request: Request, runtime: Part, caller: Writer) -> UploadOut:
     """Send one sound file as the part `file`. The same bytes are stored once, however often they come."""
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not 1 <= len(boundary) <= 70:
         raise _NotMultipart("send multipart/form-data with one part named file")
-    received = await runtime.uploads.receive(_FilePart(boundary).read(request.stream()))
+    received = await runtime.uploads.receive(_FilePart(boundary).read(request.stream()), tenant=caller.tenant)
     asset = received.asset
     return UploadOut(
         upload_id=received.upload_id,

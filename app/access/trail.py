@@ -1,0 +1,45 @@
+"""The audit log: who did what, written in the transaction of the act where it has one.
+
+Reads of rows are not in it; asking for a job is, in the job itself. A row names the key, never its text.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from app.access.callers import Caller
+from db.access.audit import insert_audit
+from db.ids import make_id
+from db.session import Transaction
+from db.tables import Audit
+
+
+class Act(StrEnum):
+    """What may be done to what belongs to a tenant, beyond asking for jobs and reading."""
+
+    KEY_CREATED = "key.created"
+    KEY_ROTATED = "key.rotated"
+    KEY_REVOKED = "key.revoked"
+    JOB_CANCELED = "job.canceled"
+    JOB_RETRIED = "job.retried"
+    DELIVERY_REPLAYED = "delivery.replayed"
+    RECOVERY_BEGUN = "recovery.begun"
+
+
+def act_of(by: Caller, act: Act, subject: str, *, at: datetime) -> Audit:
+    """The row that says so; `subject` is the id of what it was done to."""
+    return Audit(
+        id=make_id("aud"),
+        tenant=by.tenant,
+        key_id=by.key_id,
+        request_id=by.request_id,
+        act=act.value,
+        subject=subject[:128],
+        at=at,
+    )
+
+
+async def note_act(tx: Transaction, by: Caller, act: Act, subject: str, *, at: datetime) -> None:
+    """Write down an act with its own transaction."""
+    await insert_audit(tx, act_of(by, act, subject, at=at))

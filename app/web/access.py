@@ -1,0 +1,80 @@
+"""The check of keys that every request to the API passes: it proves who calls, or answers 401.
+
+A plain ASGI middleware. What needs no key is listed here and nowhere else; a route that is not needs one,
+whatever it declares. What a proven caller may do is said by the route (`app.web.parts`). Webhooks of
+providers do not come by here: their door has proofs of its own.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from ipaddress import ip_address
+
+from starlette.requests import HTTPConnection, Request
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.access.keyring import Keyring
+from app.access.keys import refuse_in_address
+from app.errors import RequestError
+from app.web.problems import render_error
+from db.session import DatabaseUnavailable
+
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/redoc"})
+OPEN_FOLDERS = ("/docs/", "/static-offline-docs/")
+METRICS = "/metrics"
+_CONTENT = re.compile(r"/v1/assets/[^/]+/content")
+_FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")
+
+
+class KeyCheck:
+    """Sets `request.state.caller`, or refuses."""
+
+    def __init__(self, app: ASGIApp, *, keyring: Keyring) -> None:
+        self._app = app
+        self._keyring = keyring
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            await self._app(scope, receive, send)
+            return
+        try:
+            await self._check(HTTPConnection(scope))
+        except (RequestError, DatabaseUnavailable) as exc:
+            if scope["type"] == "websocket":
+                # Refused before it is accepted: the handshake is answered 403.
+                await send({"type": "websocket.close", "code": 1008})
+                return
+            await render_error(Request(scope), exc)(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+    async def _check(self, connection: HTTPConnection) -> None:
+        """Raises KeyInAddress, KeyNeeded, DatabaseUnavailable."""
+        refuse_in_address(connection.scope["query_string"].decode("latin-1"))
+        if _needs_no_key(connection):
+            return
+        given = connection.headers.getlist("authorization")
+        # Two headers are no header: which of them a proxy on the way has read nobody knows.
+        caller = await self._keyring.prove(given[0] if len(given) == 1 else None)
+        connection.state.caller = replace(caller, request_id=connection.scope.get("request_id"))
+
+
+def _needs_no_key(connection: HTTPConnection) -> bool:
+    path = connection.scope["path"]
+    if path in OPEN_PATHS or path.startswith(OPEN_FOLDERS):
+        return True
+    if path == METRICS:
+        return _is_from_here(connection)
+    # The link is its own proof, and the route checks it.
+    return bool(_CONTENT.fullmatch(path)) and "signature" in connection.query_params
+
+
+def _is_from_here(connection: HTTPConnection) -> bool:
+    """Whether a process of this machine asks by itself: what a proxy hands on comes from elsewhere."""
+    if connection.client is None or any(name in connection.headers for name in _FORWARDED):
+        return False
+    try:
+        return ip_address(connection.client.host).is_loopback
+    except ValueError:
+        return False
