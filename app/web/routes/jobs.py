@@ -9,9 +9,10 @@ from typing import Annotated
 from fastapi import APIRouter, Header, Path, Query, Request, Response
 from sse_starlette import EventSourceResponse, ServerSentEvent
 
-from app.errors import InvalidInput, RequestError
+from app.errors import InvalidInput
 from app.jobs import JobRequest
 from app.notify import job_topic
+from app.web.limits import BadHeader
 from app.web.parts import Moment, Part, Responses, pack_cursor, unpack_cursor
 from app.web.schemas import (
     EventOut,
@@ -72,7 +73,7 @@ async def submit_job(
     """Ask for audio. Answered at once with 202, or with 201 once it has ended within `Prefer: wait=N`."""
     keys = request.headers.getlist("idempotency-key")
     if len(keys) > 1 or (idempotency_key is not None and not _KEY.fullmatch(idempotency_key)):
-        raise _BadHeader("Idempotency-Key: one value of 1-255 visible ASCII characters")
+        raise BadHeader("Idempotency-Key: one value of 1-255 visible ASCII characters")
     wait_s = _wait_of(prefer)
     asked = JobRequest(new.kind, new.input, new.metadata, new.provider, new.deadline_s, new.priority)
     if new.dry_run:
@@ -175,18 +176,12 @@ async def _stream(runtime: Runtime, job_id: str, after_seq: int) -> AsyncIterato
             await hints.wait(KEEPALIVE_S)
 
 
-class _BadHeader(RequestError):
-    """A header's value is not one that it may have."""
-
-    code = "invalid_header"
-
-
 def _wait_of(prefer: str | None) -> int | None:
     if prefer is None or "wait" not in prefer:
         return None
     found = _PREFER_WAIT.search(prefer)
     if found is None or not 1 <= int(found[1]) <= MOST_WAIT_S:
-        raise _BadHeader("Prefer: wait must be a number of seconds from 1 to 60")
+        raise BadHeader("Prefer: wait must be a number of seconds from 1 to 60")
     return int(found[1])
 
 
