@@ -17,6 +17,8 @@ from db.connections.faults import DatabaseUnavailable, fault_of
 from db.session import Database, dsn_of
 
 CONNECTIONS = 2
+CLOSE_S = 2.0
+"""A server that has vanished answers no goodbye."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,20 +50,20 @@ _HIT = f"""
     WITH now AS ({_NOW}),
     hit AS (
         INSERT INTO rate_counters AS r (key, window_no, current, previous, expires_at)
-        SELECT $1, now.n, $4, 0, clock_timestamp() + make_interval(secs => 2 * $2::float8) FROM now
-        WHERE $4 <= $3
+        SELECT $1::text, now.n, $4::int, 0, clock_timestamp() + make_interval(secs => 2 * $2::float8) FROM now
+        WHERE $4::int <= $3::int
         ON CONFLICT (key) DO UPDATE SET
             window_no = excluded.window_no,
             previous = CASE WHEN r.window_no = excluded.window_no THEN r.previous
                 WHEN r.window_no = excluded.window_no - 1 THEN r.current ELSE 0 END,
-            current = CASE WHEN r.window_no = excluded.window_no THEN r.current ELSE 0 END + $4,
+            current = CASE WHEN r.window_no = excluded.window_no THEN r.current ELSE 0 END + $4::int,
             expires_at = excluded.expires_at
         WHERE floor(
             (CASE WHEN r.window_no = excluded.window_no THEN r.previous
                 WHEN r.window_no = excluded.window_no - 1 THEN r.current ELSE 0 END)
             * (SELECT {_LEFT} FROM now) / $2::float8
             + CASE WHEN r.window_no = excluded.window_no THEN r.current ELSE 0 END
-        ) + $4 <= $3
+        ) + $4::int <= $3::int
         RETURNING r.previous, r.current
     )
     SELECT hit.current IS NOT NULL AS is_in,
@@ -110,6 +112,10 @@ class RateCounters:
         if self._connecting is not None:
             self._connecting.cancel()
             await asyncio.gather(self._connecting, return_exceptions=True)
+        if self._pool is not None:
+            with suppress(Exception):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._pool.close()
         self._drop()
 
     async def _fetch(self, statement: str, *values: Any) -> Any:

@@ -124,7 +124,7 @@ NO_JSON = {
     "twice-inside": b'{"kind": "sound_effect", "input": {"prompt": "rain", "prompt": "sun"}}',
     "nan": b'{"kind": "sound_effect", "input": {"prompt": "rain", "duration_s": NaN}}',
     "infinity": b'{"kind": "sound_effect", "input": {"prompt": "rain"}, "deadline_s": Infinity}',
-    "minus-infinity": b'{"kind": "sound_effect", "input": {"prompt": "rain"}, "metadata": {"a": [-Infinity]}}',
+    "minus-infinity": b'{"kind": "sound_effect", "input": {}, "metadata": {"a": [-Infinity]}}',
 }
 
 
