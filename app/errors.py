@@ -3,7 +3,7 @@
     AppError                       raised by us, always `from` the cause
     ├── RequestError               the caller can fix it
     │     InvalidInput · Unauthenticated · Forbidden · NotFound · Gone · ChecksumMismatch · Conflict
-    │     TooLarge · BudgetExceeded
+    │     TooLarge · BudgetExceeded · RateLimited · MethodNotAllowed
     ├── TransientError             the same call may work later
     │     ProviderUnavailable · ProviderThrottled · ProviderBusy · StorageUnavailable · Overloaded
     │     Stopping
@@ -107,6 +107,24 @@ class BudgetExceeded(RequestError):
         self.facts = facts
         """`usd`, `per`, `spent_usd`, `reserved_usd`, `resets_at`."""
         self.retry_after_s = retry_after_s
+
+
+class RateLimited(RequestError):
+    """The caller has asked more often than `RATE_LIMITS` allows; `retry_after_s` says when to ask again."""
+
+    code = "rate_limited"
+    status = 429
+
+    def __init__(self, message: str, *, retry_after_s: float) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class MethodNotAllowed(RequestError):
+    """The path is right, the method is not; `Allow` names those that are."""
+
+    code = "method_not_allowed"
+    status = 405
 
 
 class TransientError(AppError):

@@ -9,14 +9,20 @@ from __future__ import annotations
 
 from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
-from fastapi_offline import FastAPIOffline
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app import __version__
 from app.errors import Stopping
+from app.settings import Settings
 from app.web.access import KeyCheck
-from app.web.limits import RequestLimits
+from app.web.gate.bodies import StrictJson
+from app.web.gate.headers import SecurityHeaders
+from app.web.gate.hosts import HostGate
+from app.web.gate.methods import HeadAsGet
+from app.web.gate.rates import RateGate
+from app.web.limits import RequestLimits, request_id_of
+from app.web.openapi import document, operation_id
 from app.web.problems import add_problem_handlers, render_error
 from app.web.routes import assets, audit, costs, deliveries, health, jobs, keys, pages, uploads
 from app.web.webhooks import PREFIX, WebhookDoor
@@ -26,15 +32,32 @@ RETRY_S = 5.0
 """When to come again after a stop: about what a restart takes."""
 
 
+CORS_METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+CORS_ACCEPTED = (
+    "Authorization", "Content-Type", "Idempotency-Key", "Prefer", "Last-Event-ID", "X-Request-Id",
+    "Range", "If-Range", "If-Match", "If-None-Match",
+    "Tus-Resumable", "Upload-Length", "Upload-Offset", "Upload-Metadata", "Upload-Checksum",
+)  # fmt: skip
+CORS_EXPOSED = (
+    "Location", "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Preference-Applied",
+    "ETag", "Accept-Ranges", "Content-Range", "Content-Disposition",
+    "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Upload-Offset", "Upload-Length",
+    "Upload-Expires",
+)  # fmt: skip
+"""What a page of an allowed origin may send and read beside what browsers allow anyway."""
+CORS_MAX_AGE_S = 600
+
+
 class Front:
     """Sends each request to the webhook door or to the API; when it closes, takes no new work.
 
     News of providers is taken to the last moment: it costs one commit, and whoever comes next applies it.
     """
 
-    def __init__(self, *, door: ASGIApp, api: FastAPI) -> None:
+    def __init__(self, *, door: ASGIApp, api: FastAPI, settings: Settings) -> None:
         self.api = api
         self._door = door
+        self._guarded = SecurityHeaders(self._lead, settings=settings)
         self._is_closing = False
 
     def close_intake(self) -> None:
@@ -42,6 +65,9 @@ class Front:
         self._is_closing = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._guarded(scope, receive, send)
+
+    async def _lead(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.api(scope, receive, send)
             return
@@ -50,8 +76,10 @@ class Front:
         if scope["path"].startswith(PREFIX):
             await self._door(scope, receive, send)
         elif self._is_closing and scope["method"] == "POST" and not scope["path"].endswith("/cancel"):
+            request = Request(scope)
+            scope["request_id"] = request_id_of(request.headers.get("x-request-id", ""))
             refusal = Stopping("the service is stopping; nothing was stored", retry_after_s=RETRY_S)
-            await render_error(Request(scope), refusal)(scope, receive, send)
+            await render_error(request, refusal)(scope, receive, send)
         else:
             await self.api(scope, receive, send)
 
@@ -67,7 +95,7 @@ def _closing(send: Send) -> Send:
 
 def create_app(runtime: Runtime) -> Front:
     """The whole face."""
-    return Front(door=WebhookDoor(runtime), api=create_api(runtime))
+    return Front(door=WebhookDoor(runtime), api=create_api(runtime), settings=runtime.settings)
 
 
 def create_watch(runtime: Runtime) -> FastAPI:
@@ -80,26 +108,41 @@ def create_watch(runtime: Runtime) -> FastAPI:
 
 def create_api(runtime: Runtime) -> FastAPI:
     """The API alone, with its documentation."""
-    # FastAPIOffline serves the pages of /docs from the package: no CDN, works without a network.
-    app: FastAPI = FastAPIOffline(
+    app = FastAPI(
         title="Reprise",
         version=__version__,
         summary="An audio job service: ask for sound, get it once, lose nothing.",
         redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+        generate_unique_id_function=operation_id,
     )
     app.state.runtime = runtime
-    for module in (jobs, uploads, assets, deliveries, costs, keys, audit, health, pages):
+    for module in (jobs, uploads, assets, deliveries, costs, keys, audit, health):
         app.include_router(module.router)
+    pages.add_pages(app)
     add_problem_handlers(app)
-    # The last that is added is the first that a request passes: limits and an id come before the key.
+    document(app)
+    _add_gate(app, runtime)
+    return app
+
+
+def _add_gate(app: FastAPI, runtime: Runtime) -> None:
+    """What a request passes, from the route outwards: what is added last is passed first."""
+    settings = runtime.settings
+    app.add_middleware(StrictJson, most_bytes=min(settings.max_json_bytes, settings.max_content_length))
+    # Counted by who calls, and both before a body is read.
+    app.add_middleware(RateGate, rates=runtime.rates)
     app.add_middleware(KeyCheck, keyring=runtime.keyring)
-    app.add_middleware(RequestLimits, most_bytes=runtime.settings.max_content_length)
-    if runtime.settings.cors_allowed_origins:
+    app.add_middleware(HeadAsGet)
+    if settings.cors_allowed_origins:
         app.add_middleware(
             CORSMiddleware,
-            allow_origins=list(runtime.settings.cors_allowed_origins),
-            allow_methods=["GET", "POST"],
-            allow_headers=["*"],
-            expose_headers=["Location", "X-Request-Id", "Retry-After"],
+            allow_origins=list(settings.cors_allowed_origins),
+            allow_methods=list(CORS_METHODS),
+            allow_headers=list(CORS_ACCEPTED),
+            expose_headers=list(CORS_EXPOSED),
+            max_age=CORS_MAX_AGE_S,
         )
-    return app
+    app.add_middleware(HostGate, settings=settings)
+    app.add_middleware(RequestLimits, most_bytes=settings.max_content_length)

@@ -28,6 +28,7 @@ from sqlalchemy.exc import ArgumentError
 from app.costs.budgets import Period, read_budgets
 from app.costs.prices import list_prices
 from app.errors import StartupError
+from app.rates.policy import read_policy
 
 Csv = Annotated[tuple[str, ...], NoDecode]
 """Read as a comma- or space-separated list."""
@@ -240,6 +241,28 @@ class Settings(BaseSettings):
     upload_life_s: float = Field(
         86_400, gt=0, description="How long an upload waits to be named by a job; a job keeps it longer"
     )
+    max_json_bytes: int = Field(
+        8_000_000, gt=0, description="Largest JSON body of a request to the API; within `MAX_CONTENT_LENGTH`"
+    )
+    rate_limits: str = Field(
+        "jobs:write=600/minute,jobs:read=6000/minute,deliveries:replay=60/minute",
+        description="Requests that each caller may make, by budget: `NAME=COUNT/minute`, or second, hour, "
+        "day; `none`: no limit. Webhooks of providers are not counted",
+    )
+    rate_limits_by: Literal["key", "tenant"] = Field(
+        "key", description="Whose requests are counted together; without keys it is the client's address"
+    )
+    rate_limits_wait_s: float = Field(
+        0.1,
+        gt=0,
+        le=2,
+        description="Longest wait for the counters on PostgreSQL; then a process counts alone for a while",
+    )
+    allowed_hosts: Csv = Field(
+        (),
+        description="Names that requests may give as `Host`, beside loopback and that of `PUBLIC_URL`; "
+        "`*`: any",
+    )
     cors_allowed_origins: Csv = Field((), description="Origins that browsers may call from; none by default")
     outbound_allow: Csv = Field(
         (), description="Hosts or networks exempt from the address guard; plain http is allowed to them"
@@ -274,7 +297,7 @@ class Settings(BaseSettings):
     log_format: Literal["console", "json"] = Field("console", description="For people or for machines")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="The quietest shown")
 
-    @field_validator("cog_urls", "cors_allowed_origins", "outbound_allow", mode="before")
+    @field_validator("cog_urls", "cors_allowed_origins", "allowed_hosts", "outbound_allow", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         return tuple(value.replace(",", " ").split()) if isinstance(value, str) else value
@@ -312,6 +335,20 @@ class Settings(BaseSettings):
             url = item.partition("=")[2] or item
             if not url.startswith(("http://", "https://")):
                 raise ValueError("each must be url or kind=url, with http:// or https://")
+        return value
+
+    @field_validator("cors_allowed_origins")
+    @classmethod
+    def _plain_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for origin in value:
+            if not re.fullmatch(r"https?://[^/?#@*\s]+", origin):
+                raise ValueError("name each as scheme://host or scheme://host:port; `*` is not taken")
+        return value
+
+    @field_validator("rate_limits")
+    @classmethod
+    def _known_limits(cls, value: str) -> str:
+        read_policy(value)
         return value
 
     @field_validator("prices")

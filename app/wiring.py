@@ -36,6 +36,7 @@ from app.ownership import lock_path
 from app.provider.base import Provider
 from app.provider.cog import Cog
 from app.provider.replicate import Replicate
+from app.rates.limiter import Rates
 from app.recovery import Recovery
 from app.replay import Replay
 from app.routing.router import Router
@@ -90,6 +91,7 @@ class Runtime:
     worker: Worker
     figures: Figures
     books: Books
+    rates: Rates
 
 
 @asynccontextmanager
@@ -150,6 +152,8 @@ async def open_runtime(
         stack.push_async_callback(runtime.jobs.aclose)
         stack.push_async_callback(runtime.figures.aclose)
         stack.push_async_callback(runtime.keyring.aclose)
+        stack.push_async_callback(runtime.rates.aclose)
+        await runtime.rates.start()
         yield runtime
 
 
@@ -207,6 +211,7 @@ def _join(
         ),
         figures=_make_figures(line, providers, bench, disks),
         books=Books(line.database),
+        rates=Rates(line.settings, line.database),
     )
 
 

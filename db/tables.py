@@ -433,6 +433,19 @@ class Secret(Table, table=True):
     created_at: datetime = Field(sa_type=UtcDateTime)
 
 
+class RateCounter(Table, table=True):
+    """What a caller has used of a budget, on PostgreSQL. Not logged: empty after a crash of the server."""
+
+    __tablename__ = "rate_counters"
+
+    key: str = Field(primary_key=True, max_length=255)
+    window_no: int = Field(sa_type=BigInteger)
+    """By the server's clock: its seconds since 1970, divided by the window's."""
+    current: int
+    previous: int
+    expires_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
 class SchemaMark(Table, table=True):
     """A migration that this database has had, and the oldest release that still works with what it made."""
 

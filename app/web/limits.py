@@ -1,4 +1,4 @@
-"""What every request passes: an id, a body cap that holds while streaming, no compressed bodies.
+"""What every request passes: an id, heads that say one thing, a body cap that holds while streaming.
 
 A plain ASGI middleware: it sees each chunk as it comes and keeps none.
 """
@@ -33,6 +33,26 @@ class BadAddress(RequestError):
     code = "invalid_address"
 
 
+class BadHeader(RequestError):
+    """A header's value is not one that it may have, or it came twice."""
+
+    code = "invalid_header"
+
+
+class HeadTooLarge(RequestError):
+    """More headers than a request needs, or longer ones."""
+
+    code = "head_too_large"
+    status = 431
+
+
+MOST_HEADERS = 100
+MOST_HEADER_BYTES = 16 * 1024
+"""One header; the server bounds the whole head at four times that."""
+_ONCE = (b"host", b"authorization", b"idempotency-key", b"content-length", b"content-type")
+"""Headers of which a second one could be read by somebody on the way in place of the first."""
+
+
 class RequestLimits:
     """Bounds every request and gives it an id, echoed as `X-Request-Id`."""
 
@@ -48,7 +68,7 @@ class RequestLimits:
         scope["request_id"] = request_id_of(request.headers.get("x-request-id", ""))
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
-        refusal = refusal_of(request.headers, self._most_bytes)
+        refusal = head_refusal_of(scope) or refusal_of(request.headers, self._most_bytes)
         if "\0" in scope["path"] or b"%00" in scope["query_string"]:
             refusal = BadAddress("the address holds a NUL")
         if refusal is not None:
@@ -75,6 +95,21 @@ def request_id_of(given: str) -> str:
     return given if given and _REQUEST_ID.fullmatch(given) else make_id("req")
 
 
+def head_refusal_of(scope: Scope) -> RequestError | None:
+    """What is wrong with the head as it came: too much of it, or two words for one thing."""
+    names = [name for name, _ in scope["headers"]]
+    longest = max((len(name) + len(value) for name, value in scope["headers"]), default=0)
+    if len(names) > MOST_HEADERS or longest > MOST_HEADER_BYTES:
+        return HeadTooLarge(f"at most {MOST_HEADERS} headers of {MOST_HEADER_BYTES} bytes each")
+    if scope["http_version"] == "1.1" and b"host" not in names:
+        return BadHeader("Host: missing")
+    if len(set(names)) != len(names):
+        for name in _ONCE:
+            if names.count(name) > 1:
+                return BadHeader(f"{name.decode().title()}: at most once")
+    return None
+
+
 def refusal_of(headers: Mapping[str, str], most_bytes: int) -> RequestError | None:
     """What is wrong with a request by its headers alone."""
     length = headers.get("content-length")
@@ -88,7 +123,9 @@ def refusal_of(headers: Mapping[str, str], most_bytes: int) -> RequestError | No
 def _with_id(send: Send, request_id: str) -> Send:
     async def send_with_id(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id.encode())]
+            headers = message.get("headers", ())
+            if not any(name == b"x-request-id" for name, _ in headers):
+                message["headers"] = [*headers, (b"x-request-id", request_id.encode())]
         await send(message)
 
     return send_with_id

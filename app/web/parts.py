@@ -20,6 +20,7 @@ from app.access.callers import Caller, Scope
 from app.access.keys import KeyNeeded
 from app.errors import Forbidden, RequestError
 from app.tokens import Cursors
+from app.web.limits import BadHeader
 from app.wiring import Runtime
 
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
@@ -73,12 +74,6 @@ Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
 
 Responses = dict[int | str, dict[str, Any]]
 """Documented responses by status, as FastAPI takes them."""
-
-
-class BadHeader(RequestError):
-    """A header's value is not one that it may have."""
-
-    code = "invalid_header"
 
 
 def check_idempotency_key(request: Request) -> None:

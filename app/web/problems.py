@@ -1,4 +1,4 @@
-"""Errors as RFC 9457 problem details: one registry of types, one shape for every failure.
+"""Errors as RFC 9457 problem details: one shape for every failure, of the types in `problem_types`.
 
 What is not one of our errors becomes a bare 500 with the request's id: the text of a foreign exception
 never leaves the process.
@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from http import HTTPStatus
 from typing import Any
 
 import structlog
@@ -17,15 +16,23 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
+from starlette.types import Scope
 
 from app.access.keys import KeyNeeded
-from app.errors import AppError, BudgetExceeded, InvalidInput, PermanentError, RequestError, TransientError
+from app.errors import (
+    AppError,
+    BudgetExceeded,
+    InvalidInput,
+    PermanentError,
+    RateLimited,
+    RequestError,
+    TransientError,
+)
+from app.web.problem_types import problem_type, status_of
 from db.session import CommitUnknown, DatabaseUnavailable
 
 log = structlog.get_logger()
-
-TYPE_BASE = "/docs/errors#"
-"""Problem types are fragments of the reference page that explains them."""
 
 
 class _ProblemResponse(JSONResponse):
@@ -40,23 +47,27 @@ class _ProblemResponse(JSONResponse):
 def problem(
     request: Request,
     *,
-    status: int,
     code: str,
     detail: str,
+    status: int | None = None,
     headers: Mapping[str, str] | None = None,
     **more: Any,
 ) -> JSONResponse:
-    """One problem response."""
+    """One problem response, with the status of its type unless another is given. Raises KeyError."""
+    kind = problem_type(code)
+    status = status or kind.status or 500
+    request_id = request.scope.get("request_id", "")
     body = {
-        "type": f"{TYPE_BASE}{code}",
-        "title": HTTPStatus(status).phrase,
+        "type": kind.uri,
+        "title": kind.title,
         "status": status,
         "code": code,
         "detail": detail,
-        "request_id": request.scope.get("request_id", ""),
+        "request_id": request_id,
         **{key: value for key, value in more.items() if value is not None},
     }
-    return _ProblemResponse(body, status_code=status, headers=dict(headers or {}))
+    # Also here: what answers for an error that nobody caught stands before whoever gives the others theirs.
+    return _ProblemResponse(body, status_code=status, headers={"X-Request-Id": request_id, **(headers or {})})
 
 
 def add_problem_handlers(app: FastAPI) -> None:
@@ -72,27 +83,24 @@ def add_problem_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def _invalid(request: Request, exc: RequestValidationError) -> JSONResponse:
-        first = exc.errors()[0]
-        where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
-        broken = first["type"] == "json_invalid"
-        field = None if broken else ".".join(where) or None
-        detail = "the body is not JSON" if broken else str(first["msg"])
-        return problem(
-            request,
-            status=400 if broken else 422,
-            code="invalid_json" if broken else "invalid_input",
-            detail=f"{field}: {detail}" if field else detail,
-            field=field,
-        )
+        return _render_invalid(request, exc)
 
     @app.exception_handler(HTTPException)
     async def _http(request: Request, exc: HTTPException) -> JSONResponse:
         if isinstance(exc.__cause__, AppError):
             # FastAPI calls whatever ends the reading of a body a 400; ours say what it was.
             return render_error(request, exc.__cause__)
-        code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(
-            exc.status_code, "bad_request"
-        )
+        if exc.status_code == 405:
+            allowed = ", ".join(methods_at(app, request.scope))
+            return problem(
+                request,
+                code="method_not_allowed",
+                detail=f"the path is there, the method is not; there are {allowed}",
+                headers={"Allow": allowed},
+            )
+        if exc.status_code == 404:
+            return problem(request, code="not_found", detail="there is nothing here")
+        code = "too_large" if exc.status_code == 413 else "bad_request"
         return problem(
             request, status=exc.status_code, code=code, detail=str(exc.detail), headers=exc.headers
         )
@@ -100,7 +108,45 @@ def add_problem_handlers(app: FastAPI) -> None:
     @app.exception_handler(Exception)
     async def _unexpected(request: Request, exc: Exception) -> JSONResponse:
         log.error("request.failed", path=request.url.path, exc_info=exc)
-        return problem(request, status=500, code="internal", detail="an error of ours; see the log")
+        return problem(request, code="internal", detail="an error of ours; see the log")
+
+
+def _render_invalid(request: Request, exc: RequestValidationError) -> JSONResponse:
+    """What the first of the wrong values is; a body of another kind than JSON is a matter of its own."""
+    first = exc.errors()[0]
+    if first["type"] == "json_invalid":
+        return problem(request, code="invalid_json", detail="the body is not JSON")
+    if tuple(first["loc"]) == ("body",) and not is_json(request.headers.get("content-type", "")):
+        return problem(
+            request,
+            code="unsupported_media_type",
+            detail="send the body as JSON: Content-Type: application/json",
+        )
+    where = [str(part) for part in first["loc"] if part not in ("body", "query", "path", "header")]
+    field = ".".join(where) or None
+    detail = str(first["msg"])
+    return problem(
+        request, code="invalid_input", detail=f"{field}: {detail}" if field else detail, field=field
+    )
+
+
+def is_json(content_type: str) -> bool:
+    """Whether a body with this Content-Type is read as JSON."""
+    media_type = content_type.partition(";")[0].strip().lower()
+    return media_type == "application/json" or (
+        media_type.startswith("application/") and media_type.endswith("+json")
+    )
+
+
+def methods_at(app: FastAPI, scope: Scope) -> list[str]:
+    """What may be done at this address: with every GET there is a HEAD."""
+    found = {
+        method
+        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
+        for route in app.router.routes
+        if route.matches({**scope, "method": method})[0] is Match.FULL
+    }
+    return sorted(found | ({"HEAD"} if "GET" in found else set()))
 
 
 def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONResponse:
@@ -111,7 +157,6 @@ def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONR
             unknown = isinstance(exc, CommitUnknown)
             return problem(
                 request,
-                status=503,
                 code="storage_unavailable",
                 detail="the database cannot be used now; "
                 + ("whether it was stored is not known: ask again" if unknown else "nothing was stored"),
@@ -119,23 +164,25 @@ def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONR
                 retry_after_s=5,
             )
         case InvalidInput():
-            return problem(request, status=exc.status, code=exc.code, detail=exc.message, field=exc.field)
+            return problem(request, code=exc.code, detail=exc.message, field=exc.field)
         case KeyNeeded():
-            return problem(
-                request,
-                status=exc.status,
-                code=exc.code,
-                detail=exc.message,
-                headers={"WWW-Authenticate": "Bearer"},
-            )
+            return problem(request, code=exc.code, detail=exc.message, headers={"WWW-Authenticate": "Bearer"})
         case BudgetExceeded():
             return problem(
                 request,
-                status=exc.status,
                 code=exc.code,
                 detail=exc.message,
                 headers={"Retry-After": str(max(1, math.ceil(exc.retry_after_s)))},
                 budget=dict(exc.facts),
+            )
+        case RateLimited():
+            wait_s = max(1, math.ceil(exc.retry_after_s))
+            return problem(
+                request,
+                code=exc.code,
+                detail=exc.message,
+                headers={"Retry-After": str(wait_s)},
+                retry_after_s=wait_s,
             )
         case RequestError():
             return problem(request, status=exc.status, code=exc.code, detail=exc.message)
@@ -143,7 +190,7 @@ def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONR
             wait_s = max(1, round(exc.retry_after_s or 5))
             return problem(
                 request,
-                status=503,
+                status=status_of(type(exc)),
                 code=exc.code,
                 detail=exc.message,
                 headers={"Retry-After": str(wait_s)},
@@ -152,4 +199,4 @@ def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONR
         case PermanentError():
             return problem(request, status=502, code=exc.code, detail=exc.message)
         case _:
-            return problem(request, status=500, code=exc.code, detail="an error of ours; see the log")
+            return problem(request, code="internal", detail="an error of ours; see the log")

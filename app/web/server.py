@@ -10,14 +10,18 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
 
 import uvicorn
+from starlette.requests import Request
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from app.errors import StartupError
+from app.web.problems import problem
+from db.ids import make_id
 
 
 @contextmanager
@@ -92,7 +96,25 @@ class PatientHttp(HttpToolsProtocol):
         super().data_received(data)
         # Judged afterwards: a body may have come in the same piece as its head.
         if self._head_bytes is not None and self._head_bytes > self.most_head_bytes:
-            self.send_400_response("the request's head is too long")
+            self._refuse("head_too_large", "the request's head is too long")
+
+    def send_400_response(self, msg: str) -> None:
+        """What the parser cannot read: answered as every other failure is."""
+        self._refuse("bad_request", "this is no HTTP that is understood here")
+
+    def _refuse(self, code: str, detail: str) -> None:
+        """A problem without a request, and the end of the connection."""
+        if self.transport.is_closing():
+            return
+        scope = {"type": "http", "request_id": make_id("req")}
+        answer = problem(Request(scope), code=code, detail=detail)
+        self.transport.write(
+            b"HTTP/1.1 %d %s\r\n" % (answer.status_code, HTTPStatus(answer.status_code).phrase.encode())
+            + b"".join(b"%s: %s\r\n" % header for header in answer.raw_headers)
+            + b"x-content-type-options: nosniff\r\nconnection: close\r\n\r\n"
+            + bytes(answer.body)
+        )
+        self.transport.close()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -14,7 +14,7 @@ import structlog
 from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
-from app.errors import AppError, NotFound, RequestError, TooLarge, Unauthenticated
+from app.errors import AppError, MethodNotAllowed, NotFound, RequestError, TooLarge, Unauthenticated
 from app.inbox import Incoming
 from app.web.limits import refusal_of, request_id_of
 from app.web.problems import problem, render_error
@@ -47,10 +47,13 @@ class WebhookDoor:
         except ClientDisconnect:
             return
         except (AppError, DatabaseUnavailable) as exc:
-            await render_error(Request(scope), exc)(scope, receive, send)
+            answer = render_error(Request(scope), exc)
+            if isinstance(exc, MethodNotAllowed):
+                answer.headers["Allow"] = "POST"
+            await answer(scope, receive, send)
         except Exception as exc:
             log.error("webhook.failed", request_id=scope["request_id"], exc_info=exc)
-            answer = problem(Request(scope), status=500, code="internal", detail="an error of ours")
+            answer = problem(Request(scope), code="internal", detail="an error of ours")
             await answer(scope, receive, send)
         else:
             await _accept(send, delivery_id, scope["request_id"])
@@ -66,7 +69,14 @@ class WebhookDoor:
             reason = str(getattr(exc, "reason", exc.code))
             label = name if name in self._runtime.providers else "unknown"
             self._runtime.line.metrics.deliveries_refused.labels(label, exc.code).inc()
-            log.warning("webhook.refused", provider=label, attempt_id=attempt_id[:64], reason=reason)
+            request_id = scope["request_id"]
+            log.warning(
+                "webhook.refused",
+                request_id=request_id,
+                provider=label,
+                attempt_id=attempt_id[:64],
+                reason=reason,
+            )
             raise
         return (await self._runtime.inbox.receive(incoming)).delivery_id
 
@@ -77,7 +87,7 @@ class WebhookDoor:
         if provider is None or not attempt_id or "/" in attempt_id:
             raise NotFound("there is nothing here")
         if scope["method"] != "POST":
-            raise _NotPosted("webhooks are posted")
+            raise MethodNotAllowed("webhooks are posted")
         most_bytes = self._runtime.settings.max_content_length
         refusal = refusal_of(headers, most_bytes)
         if refusal is not None:
@@ -103,13 +113,6 @@ class WebhookDoor:
             message_id=proof.message_id,
             headers={key: headers[key][:_MOST_HEADER_BYTES] for key in _KEPT_HEADERS if key in headers},
         )
-
-
-class _NotPosted(RequestError):
-    """The path is right, the method is not."""
-
-    code = "method_not_allowed"
-    status = 405
 
 
 def _joined_headers(scope: Scope) -> dict[str, str]:

@@ -54,8 +54,6 @@ WRONG_VALUES = [
     (with_input(duration_s=0.49), "input.duration_s"),
     (with_input(duration_s=30.01), "input.duration_s"),
     (with_input(duration_s=-1), "input.duration_s"),
-    (with_input(duration_s=float("nan")), "input.duration_s"),
-    (with_input(duration_s=float("inf")), "input.duration_s"),
     (with_input(duration_s="long"), "input.duration_s"),
     (with_input(duration_s=None), "input.duration_s"),
     (with_input(seed=-1), "input.seed"),
@@ -67,8 +65,6 @@ WRONG_VALUES = [
     ({**GOOD, "colour": "red"}, "colour"),
     ({**GOOD, "metadata": []}, "metadata"),
     ({**GOOD, "metadata": {"a": "x" * 17_000}}, "metadata"),
-    ({**GOOD, "metadata": {"a": float("nan")}}, "metadata"),
-    ({**GOOD, "metadata": {"a": [{"b": float("-inf")}]}}, "metadata"),
     ({**GOOD, "metadata": {"a": "half \ud83d"}}, "metadata"),
     ({**GOOD, "metadata": {"half \ud83d": 1}}, "metadata"),
     ({**GOOD, "metadata": {"a": "nul \x00"}}, "metadata"),
@@ -79,7 +75,6 @@ WRONG_VALUES = [
     ({**GOOD, "provider": ""}, "provider"),
     ({**GOOD, "deadline_s": 0}, "deadline_s"),
     ({**GOOD, "deadline_s": 86_401}, "deadline_s"),
-    ({**GOOD, "deadline_s": float("nan")}, "deadline_s"),
     ({**GOOD, "deadline_s": "soon"}, "deadline_s"),
     ({**GOOD, "priority": 101}, "priority"),
     ({**GOOD, "priority": 10**30}, "priority"),
@@ -116,15 +111,41 @@ async def test_unknown_fields_with_unprintable_names_are_refused_without_an_erro
             assert reply.status_code == 422, (name[:20], reply.text[:200])
 
 
-@pytest.mark.parametrize(
-    "body",
-    [b"", b"{", b"nothing", b"\xff\xfe", b"[" * 100_000, b'{"kind": "sound_effect",}', b"1" * 5000],
-    ids=["empty", "open", "words", "not-utf8", "deep", "comma", "long-number"],
-)
+NO_JSON = {
+    "open": b"{",
+    "words": b"nothing",
+    "not-utf8": b"\xff\xfe",
+    "deep-list": b"[" * 100_000,
+    "deep-object": b'{"a":' * 30_000,
+    "deep-and-closed": b"[" * 100_000 + b"]" * 100_000,
+    "comma": b'{"kind": "sound_effect",}',
+    "long-number": b"1" * 5000,
+    "twice": b'{"kind": "sound_effect", "kind": "speech", "input": {"prompt": "rain"}}',
+    "twice-inside": b'{"kind": "sound_effect", "input": {"prompt": "rain", "prompt": "sun"}}',
+    "nan": b'{"kind": "sound_effect", "input": {"prompt": "rain", "duration_s": NaN}}',
+    "infinity": b'{"kind": "sound_effect", "input": {"prompt": "rain"}, "deadline_s": Infinity}',
+    "minus-infinity": b'{"kind": "sound_effect", "input": {}, "metadata": {"a": [-Infinity]}}',
+}
+
+
+@pytest.mark.parametrize("body", NO_JSON.values(), ids=NO_JSON)
 async def test_a_body_that_is_not_json_is_a_problem(strict: Stage, body: bytes) -> None:
     reply = await strict.client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
-    assert reply.status_code in (400, 422), reply.text
+    assert (reply.status_code, reply.json()["code"]) == (400, "invalid_json"), reply.text
     assert reply.headers["content-type"] == "application/problem+json"
+
+
+async def test_an_empty_body_is_a_problem(strict: Stage) -> None:
+    reply = await strict.client.post("/v1/jobs", content=b"", headers={"content-type": "application/json"})
+    assert (reply.status_code, reply.json()["code"]) == (422, "invalid_input"), reply.text
+
+
+async def test_a_json_body_has_a_limit_of_its_own(stage_on: OpenStage) -> None:
+    """Fault 11: JSON is read whole, so it may not be as large as a file."""
+    async with stage_on(max_json_bytes=20_000) as line:
+        body = json.dumps({**GOOD, "metadata": {"a": "x" * 20_000}}).encode()
+        reply = await line.client.post("/v1/jobs", content=body, headers={"content-type": "application/json"})
+        assert (reply.status_code, reply.json()["code"]) == (413, "too_large")
 
 
 @pytest.mark.parametrize("body", [b"[]", b"5", b'"x"', b"null", b"true"])
@@ -138,8 +159,7 @@ async def test_another_content_type_is_a_problem(strict: Stage, media_type: str)
     reply = await strict.client.post(
         "/v1/jobs", content=json.dumps(GOOD).encode(), headers={"content-type": media_type}
     )
-    assert reply.status_code in (400, 415, 422), reply.text
-    assert reply.headers["content-type"] == "application/problem+json"
+    assert (reply.status_code, reply.json()["code"]) == (415, "unsupported_media_type"), reply.text
 
 
 async def test_a_body_past_the_limit_is_refused_by_its_announced_length(strict: Stage) -> None:

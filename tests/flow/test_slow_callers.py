@@ -102,7 +102,7 @@ async def test_fault_13_a_head_without_an_end_is_refused(
 ) -> None:
     pieces = [b"x" * 16_384] * (size // 16_384 + 1)
     told = await drip(address, HEAD, b"x-a: ", *pieces)
-    assert told == b"" or told.startswith(b"HTTP/1.1 400")
+    assert told == b"" or told.startswith(b"HTTP/1.1 431")
     assert await sqlite_line.count(Delivery) == 0
 
 

@@ -12,8 +12,8 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from app.errors import InvalidInput
 from app.jobs import JobRequest
 from app.notify import job_topic
+from app.web.limits import BadHeader
 from app.web.parts import (
-    BadHeader,
     Moment,
     Part,
     Reader,

@@ -1,31 +1,58 @@
-"""`/docs/errors`: the page that every problem's `type` points to, made from the error tree itself."""
+"""`/docs`: the API to try out, and `/docs/errors`, the page that every problem's `type` points to.
+
+Both work without a network and under a policy that allows no inline script: what they load comes from this
+service, Swagger UI from the package that carries it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cache
 from html import escape
+from importlib.resources import files
+from pathlib import Path
 
-from fastapi import APIRouter
-from fastapi.responses import HTMLResponse
+from fastapi import APIRouter, FastAPI
+from fastapi.responses import FileResponse, HTMLResponse
+from starlette.staticfiles import StaticFiles
 
-from app.errors import AppError, PermanentError, RequestError, TransientError
+from app.web.problem_types import Family, ProblemType, problem_types
 
 router = APIRouter(include_in_schema=False)
 
-EDGE_CODES = {
-    "internal": "An error of ours. The log has the rest, under the same `request_id`.",
-    "invalid_json": "The body is not JSON.",
-    "bad_request": "The request cannot be understood.",
-    "method_not_allowed": "The path is right, the method is not.",
-}
-"""What the edge says by itself, without an error of the tree."""
+SWAGGER = Path(str(files("fastapi_offline") / "static"))
+"""Swagger UI as the package fastapi-offline brings it."""
+OUR_SCRIPT = Path(__file__).with_name("docs.js")
+_PAGE = """\
+<!doctype html>
+<html lang=en>
+<meta charset=utf-8>
+<meta name=viewport content="width=device-width, initial-scale=1">
+<title>Reprise: API</title>
+<link rel=icon href="/docs/static/favicon.png">
+<link rel=stylesheet href="/docs/static/swagger-ui.css">
+<div id=swagger-ui></div>
+<script src="/docs/static/swagger-ui-bundle.js"></script>
+<script src="/docs/start.js"></script>
+</html>
+"""
 
-FAMILIES = (
-    (RequestError, "The caller can fix it"),
-    (TransientError, "The same call may work later"),
-    (PermanentError, "It never will"),
-)
+
+def add_pages(app: FastAPI) -> None:
+    """The pages and what they load."""
+    app.include_router(router)
+    app.mount("/docs/static", StaticFiles(directory=SWAGGER), name="docs-static")
+
+
+@router.get("/docs")
+async def docs_page() -> HTMLResponse:
+    """Swagger UI over `/openapi.json`."""
+    return HTMLResponse(_PAGE)
+
+
+@router.get("/docs/start.js")
+async def docs_script() -> FileResponse:
+    """What starts Swagger UI; a file, because no page of ours holds script."""
+    return FileResponse(OUR_SCRIPT, media_type="text/javascript")
 
 
 @router.get("/docs/errors")
@@ -35,33 +62,19 @@ async def errors_page() -> HTMLResponse:
     return HTMLResponse(_render())
 
 
-def _codes_of(family: type[AppError]) -> Iterator[tuple[str, str]]:
-    """Each code of a family once, with the first sentence of the class that gives it."""
-    seen: set[str] = set()
-    for kind in (family, *_below(family)):
-        if kind.code not in seen:
-            seen.add(kind.code)
-            yield kind.code, (kind.__doc__ or "").strip().split("\n\n")[0].replace("\n", " ")
-
-
-def _below(kind: type[AppError]) -> Iterator[type[AppError]]:
-    for child in kind.__subclasses__():
-        yield child
-        yield from _below(child)
-
-
 @cache
 def _render() -> str:
     parts = ["<!doctype html><html lang=en><meta charset=utf-8><title>Reprise: errors</title>"]
     parts.append("<h1>Errors</h1><p>A problem's <code>type</code> ends in one of these codes.</p>")
-    for family, title in FAMILIES:
-        parts.append(f"<h2>{escape(title)}</h2><dl>")
-        parts += [_entry(code, meaning) for code, meaning in _codes_of(family)]
+    types = problem_types().values()
+    for family in Family:
+        parts.append(f"<h2>{escape(family)}</h2><dl>")
+        parts += [_entry(each) for each in types if each.family is family]
         parts.append("</dl>")
-    parts.append("<h2>Said by the edge</h2><dl>")
-    parts += [_entry(code, meaning) for code, meaning in EDGE_CODES.items()]
-    return "".join([*parts, "</dl></html>"])
+    return "".join([*parts, "</html>"])
 
 
-def _entry(code: str, meaning: str) -> str:
-    return f'<dt id="{escape(code)}"><code>{escape(code)}</code></dt><dd>{escape(meaning)}</dd>'
+def _entry(kind: ProblemType) -> str:
+    status = f" (HTTP {kind.status})" if kind.status else ""
+    code = escape(kind.code)
+    return f'<dt id="{code}"><code>{code}</code>{status}</dt><dd>{escape(kind.meaning)}</dd>'
