@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-import asyncio
+import json
 import re
-import threading
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import pytest
-import schemathesis
-from hypothesis import HealthCheck, Phase, settings
-from schemathesis.checks import not_a_server_error
+from fastapi.routing import APIRoute, iter_route_contexts
 
-from app.main import create_api
-from tests.conftest import make_settings
+from app.kinds import KINDS
+from app.web.documented import EXAMPLES
+from app.web.problem_types import problem_types
+from app.web.webhooks import PREFIX
+from tests.flow.conftest import OpenStage, Stage, open_stage, sqlite_template, sqlite_url, stage_on_sqlite
+
+__all__ = ["sqlite_template", "sqlite_url", "stage_on_sqlite"]
+
+ROOT = Path(__file__).resolve().parents[2]
