@@ -11,15 +11,32 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from app.errors import ProviderBadResponse
 
 
-class KindInput(BaseModel):
-    """The base of every kind's input: unknown fields are refused, so that a typing error is not silence."""
+class JsonBody(BaseModel):
+    """The base of what callers send: values are taken as JSON has them, where `1.0` is a whole number."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+    @model_validator(mode="before")
+    @classmethod
+    def _as_json(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: int(value) if isinstance(value, float) and value.is_integer() else value
+            for name, value in given.items()
+        }
+
+
+class KindInput(JsonBody):
+    """The base of every kind's input: unknown fields are refused, so that a typing error is not silence.
+
+    Strict: `"5"` is no number, `1` is no truth value.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, str_strip_whitespace=True)
 
 
 AudioFile = Annotated[

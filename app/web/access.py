@@ -20,8 +20,8 @@ from app.errors import RequestError
 from app.web.problems import render_error
 from db.session import DatabaseUnavailable
 
-OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs", "/redoc"})
-OPEN_FOLDERS = ("/docs/", "/static-offline-docs/")
+OPEN_PATHS = frozenset({"/healthz", "/readyz", "/openapi.json", "/docs"})
+OPEN_FOLDERS = ("/docs/",)
 METRICS = "/metrics"
 _CONTENT = re.compile(r"/v1/assets/[^/]+/content")
 _FORWARDED = ("forwarded", "x-forwarded-for", "x-real-ip")

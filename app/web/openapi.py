@@ -14,6 +14,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
+from app.web.documented import form_headers, link, spell_out_jobs
 from app.web.problem_types import problem_type
 
 Json = dict[str, Any]
@@ -93,7 +94,10 @@ def make_openapi(app: FastAPI) -> Json:
         }
     }
     components["responses"] = {f"Problem{status}": _problems(codes) for status, codes in _shared()}
+    spell_out_jobs(made)
     for path, operation in _operations(made):
+        link(operation)
+        form_headers(operation)
         if path.startswith("/v1/") and path != WEBHOOK_PATH:
             operation.setdefault("security", [{KEY: []}, {}])
             _add_problems(operation)

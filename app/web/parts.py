@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from app.access.callers import Caller, Scope
 from app.access.keys import KeyNeeded
@@ -23,6 +23,7 @@ from app.tokens import Cursors
 from app.web.limits import BadHeader
 from app.wiring import Runtime
 
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt _]", re.ASCII)
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 MARK_BYTES = 16
 """Of the signature that a cursor begins with."""
@@ -62,6 +63,13 @@ Replayer = Annotated[Caller, Depends(_with(Scope.DELIVERIES_REPLAY))]
 Administrator = Annotated[Caller, Depends(_with(Scope.ADMIN))]
 
 
+def _written_out(value: object) -> object:
+    """A time is a text with a date in it: pydantic would take a bare number for seconds or milliseconds."""
+    if not isinstance(value, datetime) and not _DATE.match(str(value)):
+        raise ValueError("a time is written as 2026-01-31T12:00:00Z")
+    return value
+
+
 def _in_utc(moment: datetime) -> datetime:
     try:
         return moment.astimezone(UTC)
@@ -69,7 +77,7 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("a time outside the calendar") from exc
 
 
-Moment = Annotated[AwareDatetime, AfterValidator(_in_utc)]
+Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
 """A time with its zone that is one in UTC too: the calendar's first and last hours are not everywhere."""
 
 Responses = dict[int | str, dict[str, Any]]

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from app.costs.prices import to_usd
 from app.intake.forecast import Forecast
 from app.kinds import KINDS
+from app.kinds.base import JsonBody
 from app.tokens import Links
 from app.views import JobView, why_waiting
 from app.web.parts import Moment
@@ -21,10 +22,10 @@ KindName = Annotated[str, Field(examples=list(KINDS), max_length=64)]
 StateName = Literal["queued", "running", "finishing", "succeeded", "failed", "canceled"]
 
 
-class NewJob(BaseModel):
+class NewJob(JsonBody):
     """A request for audio."""
 
-    model_config = ConfigDict(extra="forbid")
+    model_config = ConfigDict(extra="forbid", strict=True)
 
     kind: KindName
     input: dict[str, Any] = Field(description="By kind; see the guide to job kinds")
@@ -264,7 +265,7 @@ class ReceiptOut(BaseModel):
     new: bool
 
 
-class NewRecovery(BaseModel):
+class NewRecovery(JsonBody):
     """Which live attempts to ask their providers about."""
 
     model_config = ConfigDict(extra="forbid")
@@ -272,8 +273,8 @@ class NewRecovery(BaseModel):
     since: Moment | None = None
     until: Moment | None = None
     kind: KindName | None = None
-    dry_run: bool = False
-    limit: int = Field(1000, ge=1, le=10_000)
+    dry_run: bool = Field(False, strict=True)
+    limit: int = Field(1000, strict=True, ge=1, le=10_000)
 
 
 class FoundOut(BaseModel):

@@ -91,7 +91,6 @@ async def test_every_key_that_does_not_hold_is_refused_in_the_same_words(strict:
         [("authorization", f"Basic {text}")],
         [("authorization", text)],
         [("authorization", "Bearer " + "x" * 5000)],
-        [("authorization", good["authorization"]), ("authorization", good["authorization"])],
         [("x-api-key", text)],
         list(revoked.items()),
         list(expired.items()),

@@ -25,7 +25,7 @@ from tests.flow.conftest import TONE, OpenStage, Stage, tone
 
 RAIN = {"kind": "sound_effect", "input": {"prompt": "rain", "duration_s": 1}}
 NOBODYS = "0" * 32
-OPEN = {"/healthz", "/readyz", "/metrics", "/docs", "/docs/errors", "/docs/oauth2-redirect", "/redoc"}
+OPEN = {"/healthz", "/readyz", "/metrics", "/docs", "/docs/errors", "/docs/start.js"}
 """Routes that belong to no tenant."""
 BODIES: dict[str, Any] = {
     "/v1/keys/{key_id}/rotate": {"overlap_s": 0},

@@ -1,0 +1,87 @@
+"""What `/openapi.json` says of jobs beyond their routes: a shape a kind, examples, links, headers' forms.
+
+`POST /v1/jobs` takes `input` by kind. The route validates it with the kind's own model once it knows the
+kind; here the same models make the body a union with `kind` as its discriminator, so that a generated client
+has a type for each.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from app.kinds import KINDS
+
+Json = dict[str, Any]
+
+REF = "#/components/schemas/{model}"
+EXAMPLES: dict[str, Json] = {
+    "sound_effect": {"prompt": "heavy rain on a tin roof", "duration_s": 4},
+    "background_music": {"prompt": "calm piano in C, slow", "duration_s": 20},
+    "speech": {"text": "Nothing was lost.", "language": "en"},
+    "transcription": {"audio": "upl_0199a5d0c3f07b6e9f5a6f1d2c3b4a59"},
+    "translation": {"text": "Good morning.", "source": "en", "target": "es"},
+    "stem_separation": {"audio": "upl_0199a5d0c3f07b6e9f5a6f1d2c3b4a59"},
+}
+LINKS = {
+    ("submit_job", "202"): ("id", "job_id", ("get_job", "cancel_job", "retry_job", "list_events")),
+    ("retry_job", "202"): ("id", "job_id", ("get_job", "cancel_job")),
+    ("get_job", "200"): ("id", "job_id", ("cancel_job", "retry_job", "list_events")),
+}
+"""Where an answer leads: the member that says so, the parameter that it fills, and the operations."""
+HEADER_FORMS: dict[str, Json] = {
+    "idempotency-key": {"pattern": r"^[!-~]{1,255}$", "example": "order-4711"},
+    "last-event-id": {"pattern": r"^[0-9]{1,9}$", "example": "3"},
+}
+"""Forms that routes judge by themselves, with a problem of their own."""
+
+
+def spell_out_jobs(made: Json) -> None:
+    """Make `NewJob` a union by kind, with an example of each."""
+    schemas = made["components"]["schemas"]
+    general = schemas["NewJob"]
+    mapping = {}
+    for kind in KINDS.values():
+        inputs = kind.input_model.model_json_schema(ref_template=REF)
+        schemas.update(inputs.pop("$defs", {}))
+        schemas[kind.input_model.__name__] = inputs
+        name = "New" + kind.name.title().replace("_", "")
+        properties = {
+            **general["properties"],
+            "kind": {"type": "string", "const": kind.name},
+            "input": {"$ref": REF.format(model=kind.input_model.__name__)},
+        }
+        schemas[name] = {**general, "properties": properties, "title": name}
+        mapping[kind.name] = REF.format(model=name)
+    schemas["NewJob"] = {
+        "title": "NewJob",
+        "description": general["description"],
+        "oneOf": [{"$ref": reference} for reference in mapping.values()],
+        "discriminator": {"propertyName": "kind", "mapping": mapping},
+    }
+    content = made["paths"]["/v1/jobs"]["post"]["requestBody"]["content"]["application/json"]
+    content["examples"] = {
+        name: {"summary": name, "value": {"kind": name, "input": EXAMPLES[name]}}
+        for name in KINDS
+        if name in EXAMPLES
+    }
+
+
+def link(operation: Json) -> None:
+    """Say which operations go on with what this one answers."""
+    for status, answer in operation["responses"].items():
+        found = LINKS.get((operation.get("operationId", ""), status))
+        if found is not None and "$ref" not in answer:
+            member, parameter, following = found
+            answer["links"] = {
+                each: {"operationId": each, "parameters": {parameter: f"$response.body#/{member}"}}
+                for each in following
+            }
+
+
+def form_headers(operation: Json) -> None:
+    """Give headers the form that their routes hold them to."""
+    for parameter in operation.get("parameters", ()):
+        form = HEADER_FORMS.get(parameter["name"].lower()) if parameter["in"] == "header" else None
+        if form is not None:
+            pattern = {"type": "string", "pattern": form["pattern"]}
+            parameter.update(schema=pattern, example=form["example"])
