@@ -17,13 +17,20 @@ from app import __version__
 from app.errors import Stopping
 from app.web.access import KeyCheck
 from app.web.limits import RequestLimits
+from app.web.parts import Responses
 from app.web.problems import add_problem_handlers, render_error
 from app.web.routes import assets, audit, costs, deliveries, health, jobs, keys, pages, uploads
+from app.web.schemas import Problem
 from app.web.webhooks import PREFIX, WebhookDoor
 from app.wiring import Runtime
 
 RETRY_S = 5.0
 """When to come again after a stop: about what a restart takes."""
+KEYED: Responses = {
+    401: {"model": Problem, "description": "No key, or one that does not hold"},
+    403: {"model": Problem, "description": "The key lacks the scope, or the link does not hold"},
+}
+"""What every route that belongs to a tenant may answer."""
 
 
 class Front:
@@ -88,7 +95,9 @@ def create_api(runtime: Runtime) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.runtime = runtime
-    for module in (jobs, uploads, assets, deliveries, costs, keys, audit, health, pages):
+    for module in (jobs, uploads, assets, deliveries, costs, keys, audit):
+        app.include_router(module.router, responses=KEYED)
+    for module in (health, pages):
         app.include_router(module.router)
     add_problem_handlers(app)
     # The last that is added is the first that a request passes: limits and an id come before the key.
