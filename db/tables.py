@@ -376,7 +376,7 @@ class IdempotencyKey(Table, table=True):
     )
     key: str = Field(primary_key=True, max_length=255)
     fingerprint: str = Field(max_length=64)
-    """SHA-256 of the canonical request; of an upload, of its bytes."""
+    """SHA-256 of the canonical request; of an upload, of its bytes, or who has claimed the key meanwhile."""
     job_id: str = Field(max_length=64)
     """The job, or the upload; empty while `open_until` is set."""
     created_at: datetime = Field(sa_type=UtcDateTime, index=True)

@@ -20,6 +20,18 @@ async def insert_upload(tx: Transaction, upload: Upload) -> None:
     await tx.execute(Upload.__table__.insert(), upload.model_dump())  # type: ignore[attr-defined]
 
 
+async def find_upload(
+    tx: Transaction, upload_id: str, *, tenant: str, now: datetime
+) -> tuple[Upload, Asset] | None:
+    """An upload of this tenant's that has not expired, with its asset."""
+    mine = col(Upload.id) == upload_id, col(Upload.tenant) == tenant, col(Upload.expires_at) > now
+    row = (await tx.execute(select(Upload.__table__).where(*mine))).mappings().first()  # type: ignore[attr-defined]
+    if row is None:
+        return None
+    its = select(Asset.__table__).where(col(Asset.id) == row["asset_id"])  # type: ignore[attr-defined]
+    return Upload(**row), Asset(**(await tx.execute(its)).mappings().one())
+
+
 async def hold_upload(tx: Transaction, upload_id: str, *, tenant: str, now: datetime) -> Asset | None:
     """The asset of an upload of this tenant's that has not expired, held until the commit."""
     mine = select(col(Upload.asset_id)).where(

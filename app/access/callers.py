@@ -13,7 +13,7 @@ DEFAULT_TENANT = "default"
 
 
 class Scope(StrEnum):
-    """What a key allows. `admin` allows everything, and the keys of its own tenant."""
+    """What a key allows. `admin` allows everything within its tenant, and to make and end keys."""
 
     JOBS_WRITE = "jobs:write"
     JOBS_READ = "jobs:read"

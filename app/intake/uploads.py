@@ -17,15 +17,16 @@ from pathlib import Path
 
 from app.audio import Audio
 from app.errors import AudioRejected, InvalidInput, Overloaded, StorageUnavailable, TooLarge
+from app.intake.once import Claim, Once
 from app.intake.shelf import Described, described_sound, shelve
 from app.line import Line
-from app.storage import Storage
+from app.storage import Storage, measure
 from app.workspace import Disks, Workspace
 from db.assets import ObjectsDoomed, insert_asset
 from db.ids import make_id
 from db.session import Transaction
 from db.tables import Asset, Upload
-from db.uploads import insert_upload
+from db.uploads import find_upload, insert_upload
 
 AT_ONCE = 8
 """Uploads on the disk at once; each may be as large as MAX_UPLOAD_BYTES."""
@@ -54,13 +55,16 @@ class Uploads:
         self._storage = storage
         self._workspace = workspace
         self._disks = disks
+        self._once = Once(line=line)
         self._under_way = 0
 
-    async def receive(self, chunks: AsyncIterator[bytes], *, tenant: str = "default") -> Received:
-        """Take a file to its end and store it.
+    async def receive(
+        self, chunks: AsyncIterator[bytes], *, tenant: str = "default", idempotency_key: str | None = None
+    ) -> Received:
+        """Take a file to its end and store it; with a key once, however often it is sent.
 
-        Raises TooLarge, InvalidInput, Overloaded, StorageUnavailable, DatabaseUnavailable, and whatever
-        `chunks` raises; nothing is stored then.
+        Raises TooLarge, InvalidInput, UnderWay, Overloaded, StorageUnavailable, DatabaseUnavailable, and
+        whatever `chunks` raises; nothing is stored then.
         """
         if self._under_way >= AT_ONCE:
             raise Overloaded("too many uploads are under way", retry_after_s=5)
@@ -69,16 +73,28 @@ class Uploads:
             raise Overloaded(f"the disk is nearly full ({shortage})", retry_after_s=30)
         self._under_way += 1
         try:
-            async with self._workspace.folder() as folder:
+            async with self._once.claim(tenant, idempotency_key) as claim, self._workspace.folder() as folder:
                 path = folder / "upload"
                 await self._write(chunks, path)
                 try:
                     clip = await self._audio.prove(path)
                 except AudioRejected as exc:
                     raise InvalidInput(f"file: {exc.message}", field="file") from exc
-                return await self._store(path, described_sound(clip), tenant)
+                if claim is not None and (known := await self._find_known(claim, path)):
+                    return known
+                return await self._store(path, described_sound(clip), tenant, claim)
         finally:
             self._under_way -= 1
+
+    async def _find_known(self, claim: Claim, path: Path) -> Received | None:
+        """The upload that the key made of these bytes before, if it is still there. Raises InvalidInput."""
+        sha256, _ = await asyncio.to_thread(measure, path)
+        upload_id = claim.find_known(sha256)
+        if upload_id is None:
+            return None
+        async with self._line.database.reading() as tx:
+            found = await find_upload(tx, upload_id, tenant=claim.tenant, now=self._line.clock.now())
+        return Received(found[0].id, found[1], found[0].expires_at) if found else None
 
     async def _write(self, chunks: AsyncIterator[bytes], path: Path) -> None:
         most_bytes = self._line.settings.max_upload_bytes
@@ -99,16 +115,17 @@ class Uploads:
         if not size_bytes:
             raise InvalidInput("file: the upload is empty", field="file")
 
-    async def _store(self, path: Path, described: Described, tenant: str) -> Received:
+    async def _store(self, path: Path, described: Described, tenant: str, claim: Claim | None) -> Received:
         """Stored again, under another key, where its bytes are just being deleted."""
         for _ in range(TRIES):
             now = self._line.clock.now()
             asset = await shelve(self._storage, self._line.database, path, described, now=now)
             with suppress(ObjectsDoomed):
-                return await self._line.database.transact(partial(self._insert, asset=asset, tenant=tenant))
+                insert = partial(self._insert, asset=asset, tenant=tenant, claim=claim)
+                return await self._line.database.transact(insert)
         raise StorageUnavailable("its bytes are being deleted again and again", retry_after_s=1)
 
-    async def _insert(self, tx: Transaction, *, asset: Asset, tenant: str) -> Received:
+    async def _insert(self, tx: Transaction, *, asset: Asset, tenant: str, claim: Claim | None) -> Received:
         now = self._line.clock.now()
         stored = await insert_asset(tx, asset)
         upload = Upload(
@@ -119,4 +136,6 @@ class Uploads:
             expires_at=now + timedelta(seconds=self._line.settings.upload_life_s),
         )
         await insert_upload(tx, upload)
+        if claim is not None:
+            await claim.settle(tx, asset.sha256, upload.id)
         return Received(upload.id, stored, upload.expires_at)

@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
+from fastapi import Depends, Request, Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from app.access.callers import Caller, Scope
@@ -43,10 +44,17 @@ def find_caller(request: Request) -> Caller | None:
     return caller
 
 
-def _with(scope: Scope) -> Callable[[Request], Caller]:
+_Bearer = Annotated[
+    HTTPAuthorizationCredentials | None,
+    Security(HTTPBearer(auto_error=False, scheme_name="key", description="A key of this service")),
+]
+"""For OpenAPI, so that its readers know where the key goes; it proves nothing."""
+
+
+def _with(scope: Scope) -> Callable[..., Caller]:
     """Whoever calls, given that they may do this. Raises KeyNeeded, Forbidden."""
 
-    def caller_of(request: Request) -> Caller:
+    def caller_of(request: Request, _documented: _Bearer) -> Caller:
         caller = find_caller(request)
         if caller is None:
             raise KeyNeeded
@@ -57,10 +65,10 @@ def _with(scope: Scope) -> Callable[[Request], Caller]:
     return caller_of
 
 
-Writer = Annotated[Caller, Depends(_with(Scope.JOBS_WRITE))]
-Reader = Annotated[Caller, Depends(_with(Scope.JOBS_READ))]
-Replayer = Annotated[Caller, Depends(_with(Scope.DELIVERIES_REPLAY))]
-Administrator = Annotated[Caller, Depends(_with(Scope.ADMIN))]
+Writer = Annotated[Caller, Security(_with(Scope.JOBS_WRITE), scopes=[Scope.JOBS_WRITE.value])]
+Reader = Annotated[Caller, Security(_with(Scope.JOBS_READ), scopes=[Scope.JOBS_READ.value])]
+Replayer = Annotated[Caller, Security(_with(Scope.DELIVERIES_REPLAY), scopes=[Scope.DELIVERIES_REPLAY.value])]
+Administrator = Annotated[Caller, Security(_with(Scope.ADMIN), scopes=[Scope.ADMIN.value])]
 
 
 def _written_out(value: object) -> object:

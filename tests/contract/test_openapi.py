@@ -30,7 +30,9 @@ MOST_S = 400
 @pytest.fixture(scope="module")
 def document(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """As `/openapi.json` answers it."""
-    runtime = SimpleNamespace(settings=make_settings(tmp_path_factory.mktemp("openapi")), rates=None, keyring=None)
+    runtime = SimpleNamespace(
+        settings=make_settings(tmp_path_factory.mktemp("openapi")), rates=None, keyring=None
+    )
     return json.loads(json.dumps(create_api(cast("Any", runtime)).openapi()))  # type: ignore[no-any-return]
 
 

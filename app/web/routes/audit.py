@@ -15,7 +15,6 @@ from db.tables import Audit
 
 REFUSED: Responses = {
     400: {"model": Problem, "description": "The cursor was not made by this list"},
-    403: {"model": Problem, "description": "The key lacks the scope `admin`"},
 }
 router = APIRouter(prefix="/v1/audit", tags=["audit"], responses=REFUSED)
 

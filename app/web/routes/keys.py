@@ -16,8 +16,6 @@ from db.tables import AccessKey
 KeyId = Annotated[str, Path(max_length=64, description="The key's id")]
 NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such key"}}
 REFUSED: Responses = {
-    401: {"model": Problem, "description": "No key, or one that does not hold"},
-    403: {"model": Problem, "description": "The key lacks the scope `admin`"},
     422: {"model": Problem, "description": "A value is wrong; `field` names it"},
 }
 router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=REFUSED)

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import datetime
+from typing import Annotated
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Header, Request
 from pydantic import BaseModel, Field
 from python_multipart.exceptions import MultipartParseError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from app.errors import InvalidInput, RequestError
-from app.web.parts import Part, Responses, Writer
+from app.web.parts import Part, Responses, Writer, check_idempotency_key
 from app.web.schemas import Problem
 
 PART = "file"
 
 REFUSED: Responses = {
     400: {"model": Problem, "description": "Not multipart/form-data, or cut short"},
+    409: {"model": Problem, "description": "The first request with this key is still under way"},
     413: {"model": Problem, "description": "Larger than MAX_UPLOAD_BYTES"},
     415: {"model": Problem, "description": "Compressed, or of another media type"},
     422: {"model": Problem, "description": "Not sound, cut short, or too long"},
@@ -54,13 +56,21 @@ _BODY = {
 
 
 @router.post("", status_code=201, openapi_extra=_BODY)
-async def upload(request: Request, runtime: Part, caller: Writer) -> UploadOut:
+async def upload(
+    request: Request,
+    runtime: Part,
+    caller: Writer,
+    idempotency_key: Annotated[str | None, Header(description="The same key makes one upload")] = None,
+) -> UploadOut:
     """Send one sound file as the part `file`. The same bytes are stored once, however often they come."""
+    check_idempotency_key(request)
     kind, options = parse_options_header(request.headers.get("content-type"))
     boundary = options.get(b"boundary", b"")
     if kind != b"multipart/form-data" or not 1 <= len(boundary) <= 70:
         raise _NotMultipart("send multipart/form-data with one part named file")
-    received = await runtime.uploads.receive(_FilePart(boundary).read(request.stream()), tenant=caller.tenant)
+    received = await runtime.uploads.receive(
+        _FilePart(boundary).read(request.stream()), tenant=caller.tenant, idempotency_key=idempotency_key
+    )
     asset = received.asset
     return UploadOut(
         upload_id=received.upload_id,
