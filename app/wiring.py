@@ -50,6 +50,7 @@ from app.worker import StationRoom, Worker
 from app.workspace import Disks, Workspace
 from db import schema
 from db.engines import PoolLimits
+from db.feed import settle_feed
 from db.ids import make_id
 from db.keys import claim_secret
 from db.session import Database
@@ -113,6 +114,7 @@ async def open_runtime(
         stack.push_async_callback(database.aclose)
         await database.wait_until_up(STARTING_S)
         await check_schema(database)
+        await settle_feed(database)
         line_clock = LineClock(clock)
         await line_clock.measure(database)
         if routes is None:
