@@ -20,6 +20,7 @@ from app.costs.books import Books
 from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
 from app.errors import StartupError
+from app.feed import Feed
 from app.finish import Bench, Finisher
 from app.housekeeping import Housekeeper
 from app.inbox import Inbox
@@ -76,6 +77,7 @@ class Runtime:
     outlines: Outlines
     disks: Disks
     jobs: Jobs
+    feed: Feed
     uploads: Uploads
     inbox: Inbox
     dispatcher: Dispatcher
@@ -184,6 +186,7 @@ def _join(
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
         jobs=Jobs(line=line, providers={name: route.slots for name, route in routes.items()}, disks=disks),
+        feed=Feed(line=line),
         uploads=_make_uploads(line, bench, disks),
         inbox=inbox,
         dispatcher=dispatcher,

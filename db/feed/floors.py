@@ -20,7 +20,8 @@ async def raise_floors(tx: Transaction, job_ids: Sequence[str]) -> None:
         # In one order: two who delete must not wait for each other's mark.
         .order_by(col(Event.tenant))
     )
-    for tenant, last in (await tx.execute(statement)).all():
+    for row in (await tx.execute(statement)).mappings().all():
+        tenant, last = row["tenant"], row["last"]
         if await tx.insert_new(FeedMark, {"tenant": tenant, "position": last}):
             continue
         lower = (col(FeedMark.tenant) == tenant) & (col(FeedMark.position) < last)

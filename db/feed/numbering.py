@@ -76,7 +76,7 @@ async def _adopt(database: Database) -> int:
         .limit(MOST_AT_ONCE)
     )
     async with database.reading() as tx:
-        orphans = (await tx.execute(statement)).all()
+        orphans = [(row["job_id"], row["seq"]) for row in (await tx.execute(statement)).mappings()]
     if not orphans:
         return 0
     owner = select(col(Job.tenant)).where(col(Job.id) == bindparam("of_job")).scalar_subquery()

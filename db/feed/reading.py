@@ -58,8 +58,12 @@ async def read_feed(
     )  # fmt: skip
     if job_id is not None:
         statement = statement.where(col(Event.job_id) == job_id)
-    found = (await tx.execute(statement)).all()
-    rows = [FeedRow(*each[:-1]) for each in found if each.horizon is None or each.position < each.horizon]
+    found = [dict(row) for row in (await tx.execute(statement)).mappings()]
+    rows = [
+        FeedRow(**each)
+        for each in found
+        if (horizon := each.pop("horizon")) is None or each["position"] < horizon
+    ]
     # Asked last: what is deleted while we read must be noticed, or it would be missed in silence.
     return FeedPage(rows, len(rows) < len(found), await _read_floor(tx, tenant))
 
