@@ -172,6 +172,7 @@ def _close(app: Front, runtime: Runtime, stop: Stop) -> None:
     stop.begin()
     app.close_intake()
     runtime.feed.release()
+    runtime.arrivals.release()
     runtime.jobs.release_waiters()
     log.info("service.stopping")
 

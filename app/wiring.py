@@ -20,7 +20,7 @@ from app.costs.books import Books
 from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
 from app.errors import StartupError
-from app.feed import Feed
+from app.feed import Arrivals, Feed
 from app.finish import Bench, Finisher
 from app.housekeeping import Housekeeper
 from app.inbox import Inbox
@@ -78,6 +78,7 @@ class Runtime:
     disks: Disks
     jobs: Jobs
     feed: Feed
+    arrivals: Arrivals
     uploads: Uploads
     inbox: Inbox
     dispatcher: Dispatcher
@@ -187,6 +188,7 @@ def _join(
         disks=disks,
         jobs=Jobs(line=line, providers={name: route.slots for name, route in routes.items()}, disks=disks),
         feed=Feed(line=line),
+        arrivals=Arrivals(line=line),
         uploads=_make_uploads(line, bench, disks),
         inbox=inbox,
         dispatcher=dispatcher,

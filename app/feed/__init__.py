@@ -7,11 +7,13 @@ stand and what follows are the whole truth. Any number of streams cost one read 
 and none holds more in memory than the page it is telling. Leaves the order itself to `db.feed`.
 """
 
+from app.feed.arrivals import Arrivals
 from app.feed.follow import Feed
 from app.feed.stream import FeedLimits
 from app.feed.told import Closed, End, Moved, Opened, Page, Reset, Told, Wanted
 
 __all__ = [
+    "Arrivals",
     "Closed",
     "End",
     "Feed",

@@ -240,6 +240,7 @@ async def test_streams_of_one_tenant_share_their_reads(line: Stage) -> None:
 
 
 async def test_a_reader_that_takes_nothing_is_closed_with_a_last_word(sqlite_line: Stage) -> None:
+    """Fault 64: with a position from which it may come again."""
     feed = Feed(line=sqlite_line.runtime.line, limits=FeedLimits(stall_s=0.0))
     await sqlite_line.ask()
     told = []
@@ -252,6 +253,7 @@ async def test_a_reader_that_takes_nothing_is_closed_with_a_last_word(sqlite_lin
 
 
 async def test_a_slow_reader_is_spared_progress_that_is_no_more_and_nothing_else(sqlite_line: Stage) -> None:
+    """Fault 64: progress is coalesced, what ends a job is told."""
     feed = Feed(line=sqlite_line.runtime.line, limits=FeedLimits(slow_s=0.0, most_read=4, pause_s=0.0))
     job_id, other = await sqlite_line.ask(), await sqlite_line.ask()
     await progress(sqlite_line, job_id, 2)  # the first page ends here, and was slow

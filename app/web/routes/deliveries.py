@@ -7,7 +7,9 @@ from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
+from sse_starlette import EventSourceResponse
 
+from app.web.arrivals import Watch
 from app.web.parts import Part, Responses, pack_cursor, unpack_cursor
 from app.web.schemas import (
     DeliveryDetail,
@@ -30,15 +32,21 @@ router = APIRouter(prefix="/v1", tags=["deliveries"])
 NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such delivery"}}
 
 
-@router.get("/deliveries")
+@router.get("/deliveries", response_model=DeliveryPage)
 async def list_deliveries(
     runtime: Part,
     job_id: Annotated[str | None, Query(max_length=64)] = None,
     outcome: Outcome | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
-) -> DeliveryPage:
-    """Every piece of outside news, newest first, and what became of it."""
+    watch: Watch = None,
+) -> DeliveryPage | EventSourceResponse:
+    """Every piece of outside news, newest first, and what became of it.
+
+    With `Accept: text/event-stream`, which needs the scope `deliveries:replay`: each as it is stored.
+    """
+    if watch is not None:
+        return watch
     found = await runtime.replay.list_deliveries(
         job_id=job_id,
         outcome=DeliveryOutcome(outcome) if outcome else None,
