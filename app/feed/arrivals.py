@@ -12,7 +12,6 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from app.access.callers import DEFAULT_TENANT
 from app.feed.stream import FeedLimits
 from app.feed.told import End
 from app.line import Line
@@ -56,10 +55,12 @@ class Arrivals:
         self._limits = limits or FeedLimits()
         self._closing = False
 
-    async def follow(self, tenant: str, *, after_id: str | None, body: bool) -> AsyncGenerator[Arrived, None]:
+    async def follow(
+        self, tenant: str, *, after_id: str | None, body: bool, with_strays: bool = False
+    ) -> AsyncGenerator[Arrived, None]:
         """Every delivery for this tenant's jobs after one, or from now on; the last word is an `End`.
 
-        What belongs to no job is told to the installation's own tenant. Raises DatabaseUnavailable.
+        `with_strays` also what belongs to no job. Raises DatabaseUnavailable.
         """
         clock = asyncio.get_running_loop().time
         bound = last_id = after_id or first_id("dlv", self._line.clock.wall())
@@ -69,7 +70,7 @@ class Arrivals:
             yield Quiet(last_id)
             while not self._closing:
                 fresh, has_more = await self._look(bound, seen)
-                for arrival in await self._read(fresh, tenant, body=body):
+                for arrival in await self._read(fresh, tenant, body=body, with_strays=with_strays):
                     offered_at = clock()
                     yield arrival
                     last_id, told_at = arrival.delivery.id, clock()
@@ -97,7 +98,7 @@ class Arrivals:
             fresh, has_more = await find_arrivals(tx, after_id=bound, known=seen)
         return fresh[:MOST_TOGETHER], has_more
 
-    async def _read(self, ids: list[str], tenant: str, *, body: bool) -> list[Arrival]:
+    async def _read(self, ids: list[str], tenant: str, *, body: bool, with_strays: bool) -> list[Arrival]:
         if not ids:
             return []
         async with self._line.database.reading() as tx:
@@ -105,7 +106,7 @@ class Arrivals:
                 tx,
                 ids,
                 tenant=tenant,
-                with_orphans=tenant == DEFAULT_TENANT,
+                with_strays=with_strays,
                 most_bytes=MOST_BODY_BYTES if body else 0,
             )
         return [Arrival(delivery, size_bytes) for delivery, size_bytes in found]

@@ -30,11 +30,11 @@ async def find_arrivals(tx: Transaction, *, after_id: str, known: Collection[str
 
 
 async def read_arrivals(
-    tx: Transaction, ids: Sequence[str], *, tenant: str, with_orphans: bool, most_bytes: int
+    tx: Transaction, ids: Sequence[str], *, tenant: str, with_strays: bool, most_bytes: int
 ) -> list[tuple[Delivery, int]]:
     """Those of these that are the tenant's, in order, with the sizes of their bodies in bytes.
 
-    A body larger than `most_bytes` is left out. `with_orphans` also has news that belongs to no job.
+    A body larger than `most_bytes` is left out. `with_strays` also has news that belongs to no job.
     """
     size = func.length(col(Delivery.body))
     columns = [column for column in Delivery.__table__.columns if column.name != "body"]  # type: ignore[attr-defined]
@@ -43,7 +43,7 @@ async def read_arrivals(
         select(*columns, size.label("size_bytes"))
         .outerjoin(Attempt, col(Attempt.id) == col(Delivery.attempt_id))
         .outerjoin(Job, col(Job.id) == func.coalesce(col(Delivery.job_id), col(Attempt.job_id)))
-        .where(col(Delivery.id).in_(ids), or_(theirs, col(Job.id).is_(None)) if with_orphans else theirs)
+        .where(col(Delivery.id).in_(ids), or_(theirs, col(Job.id).is_(None)) if with_strays else theirs)
         .order_by(col(Delivery.id))
     )
     found = [dict(row) for row in (await tx.execute(statement)).mappings()]
