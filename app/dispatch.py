@@ -172,7 +172,7 @@ class Dispatcher:
         await append_event(
             tx, job.id, "job.dispatched", at=now, status="running", attempt=attempt.number, provider=name
         )
-        self._line.hint_job(tx, job.id)
+        self._line.hint_job(tx, job)
         return attempt
 
     def _limits(self, job: Job, choice: Go, now: datetime) -> dict[str, Any]:
@@ -193,7 +193,7 @@ class Dispatcher:
         until = wait.until + timedelta(seconds=full_jitter_s(1, first_s=PARK_JITTER_S))
         reason = f"{wait.provider}: {wait.reason}"
         if await job_rows.postpone_job(tx, job.id, run_after=until, waiting_reason=reason):
-            self._line.hint_job(tx, job.id)
+            self._line.hint_job(tx, job)
 
     async def _is_too_soon(self, tx: Transaction, job: Job, name: str, now: datetime) -> bool:
         """Whether it had its chance, and others that had theirs go first: a provider that was away comes back
@@ -384,7 +384,7 @@ class Dispatcher:
             # Canceled meanwhile: an ended job has had its last event.
             if waits:
                 await append_event(tx, job.id, "job.waiting", at=now, status="queued", reason=reason)
-                self._line.hint_job(tx, job.id)
+                self._line.hint_job(tx, job)
         self._line.reach(CrashPoint.ATTEMPT_WITHDRAWN)
 
     async def _find_attempt(self, attempt_id: str) -> Attempt | None:

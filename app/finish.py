@@ -254,7 +254,7 @@ class Finisher:
             attempts = await attempt_rows.list_attempts(tx, job.id)
             again = len(attempts) < self._line.settings.max_attempts and now < job.deadline_at
             if again:
-                await self._line.requeue_job(tx, job.id, reason=error.message, now=now, lease=lease)
+                await self._line.requeue_job(tx, job, reason=error.message, now=now, lease=lease)
         if again:
             self._line.reach(CrashPoint.OUTPUT_ASKED_AGAIN)
             return

@@ -23,6 +23,7 @@ from app.errors import Overloaded, ProviderBadResponse, ProviderUnavailable
 from app.lifecycle import Ignore, News, Silence, Standing, decide, find_trouble
 from app.line import Line
 from app.moves import Moves
+from app.notify import DELIVERIES
 from app.provider.base import LARGE_BYTES, Provider, understand
 from app.routing.recovery import Case
 from app.work import Station
@@ -100,6 +101,8 @@ class Inbox:
         self._line.metrics.deliveries_received.labels(
             incoming.source.value, incoming.provider, str(is_new).lower()
         ).inc()
+        if is_new:
+            self._line.notifier.publish(DELIVERIES)
         if is_new and self._line.engine.write_items is None:
             # A hint only: if the process dies here, the first sweep of the next one finds the row.
             self._line.engine.hint(Station.APPLY, delivery.id)

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Any
 
 from app.crash_points import Reach, pass_by
-from app.notify import Notifier, job_topic
+from app.notify import Notifier, feed_topic, job_topic
 from app.routing.router import Router
 from app.settings import Settings
 from app.watch.clocks import LineClock
@@ -40,9 +40,9 @@ class Line:
     """Names this process to the others; new at every start."""
     reach: Reach = pass_by
 
-    def hint_job(self, tx: Transaction, job_id: str) -> None:
+    def hint_job(self, tx: Transaction, job: Job) -> None:
         """Say, once the transaction is committed, that this job has changed."""
-        self.notifier.announce(tx, job_topic(job_id))
+        self.notifier.announce(tx, job_topic(job.id), feed_topic(job.tenant))
 
     async def end_job(
         self, tx: Transaction, job: Job, state: JobState, *, lease: str | None = None, **facts: Any
@@ -68,7 +68,7 @@ class Line:
         if ended:
             await append_event(tx, job.id, f"job.{state}", at=now, status=state.value, **facts)
             tx.after_commit(partial(self._count_end, job.kind, state, (now - job.created_at).total_seconds()))
-            self.hint_job(tx, job.id)
+            self.hint_job(tx, job)
         return ended
 
     def _count_end(self, kind: str, state: JobState, took_s: float) -> None:
@@ -78,7 +78,7 @@ class Line:
     async def requeue_job(
         self,
         tx: Transaction,
-        job_id: str,
+        job: Job,
         *,
         reason: str,
         now: datetime,
@@ -88,7 +88,7 @@ class Line:
         """Put a live job back for another attempt, and say why in an event; False when it is past that."""
         moved = await move_job(
             tx,
-            job_id,
+            job.id,
             JobState.QUEUED,
             lease=lease,
             values={
@@ -98,7 +98,7 @@ class Line:
             },
         )
         if moved:
-            await append_event(tx, job_id, "job.requeued", at=now, status="queued", reason=reason[:500])
-            self.engine.enqueue(tx, Station.DISPATCH, job_id)
-            self.hint_job(tx, job_id)
+            await append_event(tx, job.id, "job.requeued", at=now, status="queued", reason=reason[:500])
+            self.engine.enqueue(tx, Station.DISPATCH, job.id)
+            self.hint_job(tx, job)
         return moved

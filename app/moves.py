@@ -89,7 +89,7 @@ class Moves:
             case TryAgain():
                 reason = f"attempt {attempt.number} ended: {decision.reason}"
                 return await self._line.requeue_job(
-                    tx, job.id, reason=reason, now=now, wait_s=jittered(decision.wait_s)
+                    tx, job, reason=reason, now=now, wait_s=jittered(decision.wait_s)
                 )
             case Fail():
                 return await self._line.end_job(
@@ -105,7 +105,7 @@ class Moves:
                 tx, job.id, "job.finishing", at=now, status="finishing", attempt=attempt.number
             )
             self._line.engine.enqueue(tx, Station.FINISH, job.id)
-            self._line.hint_job(tx, job.id)
+            self._line.hint_job(tx, job)
         return moved
 
     def _can_poll(self, attempt: Attempt) -> bool:
@@ -131,7 +131,7 @@ class Moves:
                 tx, job.id, "job.progress", at=now, status="running", progress=round(progress, 3),
                 stage=news.step or news.status,
             )  # fmt: skip
-            self._line.hint_job(tx, job.id)
+            self._line.hint_job(tx, job)
         return advanced
 
     def _free_slot(self, tx: Transaction, attempt: Attempt, status: AttemptStatus, now: datetime) -> None:

@@ -183,6 +183,8 @@ def _close(app: Front, runtime: Runtime, stop: Stop) -> None:
     """The stop begins: nothing new comes in, nobody is kept waiting; what was begun gets to end."""
     stop.begin()
     app.close_intake()
+    runtime.feed.release()
+    runtime.arrivals.release()
     runtime.jobs.release_waiters()
     log.info("service.stopping")
 

@@ -22,6 +22,7 @@ from app.costs.books import Books
 from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
 from app.errors import StartupError
+from app.feed import Arrivals, Feed
 from app.finish import Bench, Finisher
 from app.housekeeping import Housekeeper
 from app.inbox import Inbox
@@ -53,6 +54,7 @@ from app.worker import StationRoom, Worker
 from app.workspace import Disks, Workspace
 from db import schema
 from db.engines import PoolLimits
+from db.feed import settle_feed
 from db.ids import make_id
 from db.keys import claim_secret
 from db.session import Database
@@ -81,6 +83,8 @@ class Runtime:
     outlines: Outlines
     disks: Disks
     jobs: Jobs
+    feed: Feed
+    arrivals: Arrivals
     uploads: Uploads
     inbox: Inbox
     dispatcher: Dispatcher
@@ -120,6 +124,7 @@ async def open_runtime(
         stack.push_async_callback(database.aclose)
         await database.wait_until_up(STARTING_S)
         await check_schema(database)
+        await settle_feed(database)
         line_clock = LineClock(clock)
         await line_clock.measure(database)
         if routes is None:
@@ -195,6 +200,8 @@ def _join(
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
         jobs=Jobs(line=line, providers={name: route.slots for name, route in routes.items()}, disks=disks),
+        feed=Feed(line=line),
+        arrivals=Arrivals(line=line),
         uploads=_make_uploads(line, bench, disks),
         inbox=inbox,
         dispatcher=dispatcher,

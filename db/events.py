@@ -1,4 +1,7 @@
-"""Verbs on events: facts about a job, appended with a per-job `seq` that has no gaps."""
+"""Verbs on events: facts about a job, appended with a per-job `seq` that has no gaps.
+
+Each also gets its place in its tenant's feed, from the database itself or from `db.feed.numbering`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from typing import Any
 from sqlalchemy import literal, select
 from sqlmodel import col
 
+from db.feed import number_appended
 from db.session import Transaction
 from db.tables import Event, Job
 
@@ -22,10 +26,18 @@ async def insert_first_events(
 ) -> None:
     """The first fact of each of these new jobs; their rows have its `seq`."""
     rows = [
-        {"job_id": job.id, "seq": FIRST_SEQ, "type": event_type, "data": data_of(job), "at": job.created_at}
+        {
+            "job_id": job.id,
+            "seq": FIRST_SEQ,
+            "type": event_type,
+            "data": data_of(job),
+            "at": job.created_at,
+            "tenant": job.tenant,
+        }
         for job in jobs
     ]
     await tx.execute(_EVENTS.insert(), rows)
+    number_appended(tx, [job.id for job in jobs])
 
 
 async def append_event(tx: Transaction, job_id: str, event_type: str, *, at: datetime, **data: Any) -> None:
@@ -39,8 +51,11 @@ async def append_event(tx: Transaction, job_id: str, event_type: str, *, at: dat
         literal(event_type),
         literal(data, _EVENTS.c.data.type),
         literal(at, _EVENTS.c.at.type),
+        col(Job.tenant),
     ).where(col(Job.id) == job_id)
-    await tx.execute(_EVENTS.insert().from_select(["job_id", "seq", "type", "data", "at"], fact))
+    columns = ["job_id", "seq", "type", "data", "at", "tenant"]
+    await tx.execute(_EVENTS.insert().from_select(columns, fact))
+    number_appended(tx, [job_id])
 
 
 async def list_events(tx: Transaction, job_id: str, *, after_seq: int = 0, limit: int) -> list[Event]:

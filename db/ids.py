@@ -18,3 +18,9 @@ def made_at(row_id: str) -> datetime:
     """When an id was made, to the millisecond. Raises ValueError for what `make_id` never makes."""
     since_ms = int(row_id.rpartition("_")[2], 16) >> 80
     return _FIRST + timedelta(milliseconds=min(since_ms, _LAST_MS))
+
+
+def first_id(prefix: str, at: datetime) -> str:
+    """Not after any id of that prefix that is made at that time or later."""
+    since_ms = max(0, int((at - _FIRST).total_seconds() * 1000))
+    return f"{prefix}_{since_ms << 80:032x}"

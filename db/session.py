@@ -109,9 +109,18 @@ class Transaction:
         return inserted
 
     @property
+    def is_shared(self) -> bool:
+        """Whether many processes may be writing: see `Database.is_shared`."""
+        return self._connection.dialect.name == "postgresql"
+
+    @property
+    def is_mysql(self) -> bool:
+        return self._connection.dialect.name in BACKENDS
+
+    @property
     def has_clock(self) -> bool:
         """Whether the database has a clock of its own: a server's, that all who share it can go by."""
-        return self._connection.dialect.name == "postgresql"
+        return self.is_shared
 
     def clock(self, now: datetime, *, later_s: float = 0.0) -> ColumnElement[datetime]:
         """The database's time within a statement; `now`, the caller's, where it has no clock of its own."""

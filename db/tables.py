@@ -357,12 +357,26 @@ class Event(Table, table=True):
     """An appended fact about a job; `seq` counts from 1 without gaps within the job."""
 
     __tablename__ = "events"
+    __table_args__ = (Index("ix_events_feed", "tenant", "position"),)
 
     job_id: str = Field(primary_key=True, foreign_key="jobs.id", max_length=64)
     seq: int = Field(primary_key=True)
     type: str = Field(max_length=32)
     data: dict[str, Any] = Field(sa_type=JSON)
     at: datetime = Field(sa_type=UtcDateTime)
+    tenant: str | None = Field(default=None, max_length=64)
+    """Whose feed it is in; None: it is older than the feed."""
+    position: int | None = Field(default=None, sa_type=BigInteger)
+    """Where in that feed, given by the database: see `db.feed`."""
+
+
+class FeedMark(Table, table=True):
+    """Up to where a tenant's feed is no longer whole; of no tenant (empty): the last number given."""
+
+    __tablename__ = "feed_marks"
+
+    tenant: str = Field(primary_key=True, max_length=64)
+    position: int = Field(sa_type=BigInteger)
 
 
 class IdempotencyKey(Table, table=True):

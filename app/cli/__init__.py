@@ -22,6 +22,7 @@ from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.jobs import jobs
 from app.cli.ledger import deliveries, recover
+from app.cli.live import listen, tail, trigger
 from app.cli.request import request
 from app.cli.serving import gpu_worker, migrate, serve, worker
 from app.cli.sweep import sweep
@@ -35,20 +36,11 @@ cli = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",
 )
-for _command in (
-    serve,
-    worker,
-    gpu_worker,
-    request,
-    recover,
-    costs,
-    audit,
-    sweep,
-    doctor,
-    demo,
-    migrate,
-    bench,
-):
+COMMANDS = (
+    *(serve, worker, gpu_worker, request, recover, tail, listen, trigger),
+    *(costs, audit, sweep, doctor, demo, migrate, bench),
+)
+for _command in COMMANDS:
     cli.command(epilog=EXIT_CODES)(_command)
 cli.add_typer(jobs, name="jobs", epilog=EXIT_CODES)
 cli.add_typer(deliveries, name="deliveries", epilog=EXIT_CODES)

@@ -89,7 +89,7 @@ async def call(client: httpx.AsyncClient, method: str, path: str, **request: Any
     except httpx.TransportError as exc:
         raise _unreachable(client, exc) from exc
     if response.is_error:
-        raise _problem(response)
+        raise problem_of(response)
     return response.json()
 
 
@@ -134,7 +134,7 @@ async def download(client: httpx.AsyncClient, url: str, path: Path) -> None:
         async with client.stream("GET", url) as response:
             if response.is_error:
                 await response.aread()
-                raise _problem(response)
+                raise problem_of(response)
             with partial.open("wb") as target:
                 async for chunk in response.aiter_bytes():
                     target.write(chunk)
@@ -153,14 +153,15 @@ async def _stream(client: httpx.AsyncClient, job_id: str, *, after_seq: int) -> 
     async with client.stream("GET", f"/v1/jobs/{job_id}/events", headers=headers) as response:
         if response.is_error:
             await response.aread()
-            raise _problem(response)
+            raise problem_of(response)
         async for line in response.aiter_lines():
             # One event has one `data:` line here: JSON without line ends. The rest of it says the same.
             if line.startswith("data:"):
                 yield json.loads(line.removeprefix("data:"))
 
 
-def _problem(response: httpx.Response) -> CommandError:
+def problem_of(response: httpx.Response) -> CommandError:
+    """The end of the command that this answer is, in the problem's own words."""
     try:
         detail = str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):

@@ -55,6 +55,17 @@ def print_line(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 
+def print_live(line: Text | str) -> None:
+    """One line of a result that goes on: whole, and out at once, also into a pipe."""
+    out().print(line, soft_wrap=True, markup=False, highlight=False)
+    sys.stdout.flush()
+
+
+def state_text(word: str, width: int = 0) -> Text:
+    """A job's state, or a word of one, coloured, as wide as that."""
+    return Text(word.ljust(width), style=_STATE_STYLES.get(word, ""))
+
+
 def table(*columns: str, right: Sequence[str] = (), flexible: Sequence[str] = ()) -> Table:
     """An empty table: `right` names columns of figures, `flexible` those of `cut` cells."""
     made = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), header_style="bold")

@@ -132,7 +132,7 @@ class Intake:
         await insert_first_events(tx, jobs, "job.created", lambda job: {"status": "queued", "kind": job.kind})
         self._line.engine.enqueue(tx, Station.DISPATCH, *(job.id for job in jobs))
         for job in jobs:
-            self._line.hint_job(tx, job.id)
+            self._line.hint_job(tx, job)
 
 
 def _same(known: IdempotencyKey, asked: Asked) -> str:

@@ -39,7 +39,7 @@ class Subscription:
 
 
 class Notifier(Protocol):
-    """The port: topics are `job:ID` and `recovery`."""
+    """The port: topics are `job:ID`, `feed:TENANT`, `deliveries` and `recovery`."""
 
     def announce(self, tx: Transaction, *topics: str) -> None:
         """Publish these once the transaction has committed; never on a rollback."""
@@ -105,5 +105,14 @@ RECOVERY = "recovery"
 """Somebody should be asked about at once, not at the next scheduled look."""
 
 
+DELIVERIES = "deliveries"
+"""News was stored by this process. Of other processes' news nobody is hinted."""
+
+
 def job_topic(job_id: str) -> str:
     return f"job:{job_id}"
+
+
+def feed_topic(tenant: str) -> str:
+    """Something happened to a job of this tenant."""
+    return f"feed:{tenant}"

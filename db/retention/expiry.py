@@ -15,6 +15,7 @@ from sqlmodel import SQLModel, col
 
 from db.assets import lay_tombstone
 from db.costs import keep_past_costs
+from db.feed import raise_floors
 from db.session import Transaction
 from db.states import LIVE_ATTEMPT_STATUSES, LIVE_JOB_STATES
 from db.tables import Asset, Attempt, Delivery, Event, IdempotencyKey, Job, JobInput, Output, Upload
@@ -104,6 +105,7 @@ async def delete_stray_deliveries(tx: Transaction, *, before: datetime, limit: i
 
 
 async def _delete_rows(tx: Transaction, job_ids: Sequence[str]) -> None:
+    await raise_floors(tx, job_ids)
     attempt_ids = select(col(Attempt.id)).where(col(Attempt.job_id).in_(job_ids))
     await tx.execute(
         delete(Delivery).where(

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import copy
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
 
 from app.cli.doctor.finding import Finding, Level
 from app.cli.doctor.running import (
@@ -17,8 +20,11 @@ from app.cli.doctor.running import (
     _judge_ready,
     _judge_skew,
 )
+from app.cli.doctor.sizes import CALLBACK_BYTES, _check_callback, _check_limits
+from app.main import create_app
 from db.tables import Job
-from tests.fakes.provider import no_credit
+from tests.conftest import make_settings
+from tests.fakes.provider import TOKEN, no_credit, served
 from tests.flow.conftest import OpenStage, Stage
 
 
@@ -117,3 +123,38 @@ async def test_a_service_that_does_not_answer_is_a_failure_and_none_at_all_is_no
     monkeypatch.setenv("REPRISE_URL", "http://127.0.0.1:9")
     finding = await only(_check_service, sqlite_line)
     assert (finding.level, "does not answer" in finding.detail) == (Level.FAIL, True)
+
+
+@pytest.mark.parametrize(
+    ("proxy_bytes", "level", "words"),
+    [
+        (None, Level.OK, "read to its end"),
+        (CALLBACK_BYTES - 1, Level.FAIL, "not by this service"),
+    ],
+)
+async def test_a_proxy_that_lets_no_real_callback_through_is_found(
+    proxy_bytes: int | None, level: Level, words: str, stage_on_sqlite: OpenStage, tmp_path: Path
+) -> None:
+    """A `succeeded` that never comes because a limit of 1 MB stands before the service."""
+    async with stage_on_sqlite() as line:
+        app = create_app(line.runtime)
+
+        async def proxied(scope: Scope, receive: Receive, send: Send) -> None:
+            size = int(dict(scope["headers"]).get(b"content-length", b"0"))
+            refused = proxy_bytes is not None and size > proxy_bytes
+            await (Response("too large", 413) if refused else app)(scope, receive, send)
+
+        async with served(proxied) as url:
+            settings = make_settings(tmp_path, public_url=url, replicate_api_token=TOKEN)
+            (finding,) = await _check_callback(settings)
+        assert (finding.level, words in finding.detail) == (level, True), finding
+        assert await line.ledger() == [], "nothing was stored for it"
+
+
+@pytest.mark.parametrize(("most_bytes", "level"), [(100_000_000, Level.OK), (60_000_000, Level.WARN)])
+async def test_a_body_limit_below_the_largest_output_is_found(
+    most_bytes: int, level: Level, tmp_path: Path
+) -> None:
+    settings = make_settings(tmp_path, max_content_length=most_bytes, replicate_max_file_size=50_000_000)
+    (finding,) = await _check_limits(settings)
+    assert finding.level is level

@@ -3,7 +3,8 @@
 Promises: every check has a limit in time, runs beside the others and cannot stop them; the exit code is 1
 when one fails. Leaves what is checked to `local` (this machine), `engines`
 (what the embedded worker has), `running` (queues, clocks, the service that
-runs) and `outside` (addresses, providers).
+runs), `outside` (addresses, providers) and `sizes` (callbacks as large as
+they come).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from app.cli.doctor.finding import Check, Finding, Level
 from app.cli.doctor.local import LOCAL_CHECKS
 from app.cli.doctor.outside import OUTSIDE_CHECKS
 from app.cli.doctor.running import RUNNING_CHECKS
+from app.cli.doctor.sizes import SIZE_CHECKS
 from app.cli.request import AsJson
 from app.errors import AppError
 from app.settings import Settings
@@ -40,7 +42,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 async def _examine(settings: Settings) -> list[Finding]:
-    checks = (*LOCAL_CHECKS, *ENGINE_CHECKS, *RUNNING_CHECKS, *OUTSIDE_CHECKS)
+    checks = (*LOCAL_CHECKS, *ENGINE_CHECKS, *RUNNING_CHECKS, *OUTSIDE_CHECKS, *SIZE_CHECKS)
     groups = await asyncio.gather(*(_bounded(check, settings) for check in checks))
     return [finding for group in groups for finding in group]
 

@@ -7,7 +7,9 @@ from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
+from sse_starlette import EventSourceResponse
 
+from app.web.arrivals import Watch
 from app.web.parts import Part, Reader, Replayer, Responses, pack_cursor, unpack_cursor
 from app.web.schemas import (
     DeliveryDetail,
@@ -30,7 +32,7 @@ router = APIRouter(prefix="/v1", tags=["deliveries"])
 NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such delivery"}}
 
 
-@router.get("/deliveries")
+@router.get("/deliveries", response_model=DeliveryPage)
 async def list_deliveries(
     runtime: Part,
     caller: Reader,
@@ -38,11 +40,15 @@ async def list_deliveries(
     outcome: Outcome | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
-) -> DeliveryPage:
+    watch: Watch = None,
+) -> DeliveryPage | EventSourceResponse:
     """Every piece of outside news of your jobs, newest first, and what became of it.
 
-    What belongs to no job is shown to administrators of the tenant `default` alone.
+    What belongs to no job is shown to administrators of the tenant `default` alone. With
+    `Accept: text/event-stream`, which needs the scope `deliveries:replay`: each as it is stored.
     """
+    if watch is not None:
+        return watch
     binding = ("deliveries", caller.tenant, job_id, outcome)
     found = await runtime.replay.list_deliveries(
         by=caller,
