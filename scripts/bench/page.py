@@ -24,6 +24,7 @@ BENCHES = {
     "takeover": "kill -9 of a machine, until its work runs on another",
     "peers": "the same ingest and step by Celery with Redis, and by DBOS",
     "memory": "resident memory of a waiting job",
+    "neighbour": "a caller's p99 beside one at ten times its limit",
     "listing": "lists, searches and next pages at a million jobs, beside ten thousand",
 }
 """Each is a module beside this one; the order is the page's."""
