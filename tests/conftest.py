@@ -186,6 +186,8 @@ def make_settings(folder: Path, **overrides: object) -> Settings:
         "storage_url": f"file://{folder}/assets",
         "var_dir": folder / "var",
         "db_pool_timeout": 30.0,
+        # The tests' load is no caller's; those of the limits set their own.
+        "rate_limits": "none",
         **overrides,
     }
     return load_settings(_env_file=None, **values)

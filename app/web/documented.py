@@ -29,8 +29,8 @@ LINKS = {
 }
 """Where an answer leads: the member that says so, the parameter that it fills, and the operations."""
 HEADER_FORMS: dict[str, Json] = {
-    "idempotency-key": {"pattern": r"^[!-~]{1,255}$", "example": "order-4711"},
-    "last-event-id": {"pattern": r"^[0-9]{1,9}$", "example": "3"},
+    "idempotency-key": {"type": "string", "pattern": r"^[!-~]{1,255}$"},
+    "last-event-id": {"type": "string", "pattern": r"^[0-9]{1,9}$"},
 }
 """Forms that routes judge by themselves, with a problem of their own."""
 
@@ -83,5 +83,4 @@ def form_headers(operation: Json) -> None:
     for parameter in operation.get("parameters", ()):
         form = HEADER_FORMS.get(parameter["name"].lower()) if parameter["in"] == "header" else None
         if form is not None:
-            pattern = {"type": "string", "pattern": form["pattern"]}
-            parameter.update(schema=pattern, example=form["example"])
+            parameter["schema"] = form

@@ -63,6 +63,7 @@ class Machines:
             "REPLICATE_BASE_URL": f"http://127.0.0.1:{clips_port}",
             "REPLICATE_WEBHOOK_SECRET": SECRET,
             "LOG_LEVEL": "error",
+            "RATE_LIMITS": "none",
         }
 
     def start(self, *command: str, **settings: str) -> Machine:

@@ -25,6 +25,7 @@ BENCHES = {
     "peers": "the same ingest and step by Celery with Redis, and by DBOS",
     "memory": "resident memory of a waiting job",
     "feed": "a move with its event committed, beside the same without a feed",
+    "neighbour": "a caller's p99 beside one at ten times its limit",
     "listing": "lists, searches and next pages at a million jobs, beside ten thousand",
 }
 """Each is a module beside this one; the order is the page's."""

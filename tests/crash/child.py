@@ -51,6 +51,7 @@ class Child:
             "RECOVERY_INTERVAL_S": "0.3",
             "SWEEP_INTERVAL_S": "0.3",
             "PUBLIC_URL": self.url,
+            "RATE_LIMITS": "none",
             **environment,
         }
 

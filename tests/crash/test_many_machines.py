@@ -43,6 +43,7 @@ class Cluster:
             "PUBLIC_URL": self.url,
             "RECOVERY_INTERVAL_S": "1",
             "LEASE_S": "3",
+            "RATE_LIMITS": "none",
         }
 
     async def start(self, *command: str) -> asyncio.subprocess.Process:

@@ -26,11 +26,12 @@ import typer
 
 from app.cli import show
 from app.cli.calls import CommandError, Exit, Json, call, run
-from app.cli.connection import Origin, ServiceClient, is_loopback, read_settings, service_client
+from app.cli.connection import Origin, ServiceClient, read_settings, service_client
 from app.cli.request import AsJson
 from app.provider.signature import WebhookSecrets
 from app.settings import Settings
 from app.tokens import Callbacks
+from app.web.server import is_loopback
 from app.wiring import open_database
 from db.attempts import find_attempt, list_attempts
 from db.keys import claim_secret

@@ -162,7 +162,7 @@ async def retry_job(
 
 
 @router.get("/{job_id}/events", responses=NOT_FOUND, response_model=EventPage)
-async def list_events(
+async def list_job_events(
     job_id: JobId,
     runtime: Part,
     caller: Reader,

@@ -147,6 +147,7 @@ def _settings(provider_url: str) -> dict[str, str]:
         # A lost callback is looked for sooner than in production, so that a run need not wait for it.
         "SILENCE_S": "4",
         "RECOVERY_INTERVAL_S": "1",
+        "RATE_LIMITS": "none",
     }
 
 
