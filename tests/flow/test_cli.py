@@ -144,7 +144,6 @@ def test_a_job_asked_for_without_a_service_waits_and_is_done_by_who_watches_it(t
         (("request", "transcription"), 2, "input.audio"),
         (("request", "sound_effect", "x", "--no-wait", "-o", "x.flac"), 2, "needs --wait"),
         (("jobs", "list", "--since", "yesterday"), 2, "--since"),
-        (("serve", "--host", "0.0.0.0"), 1, "reprise keys create"),
         (("gpu-worker", "--engines", "opera"), 2, "opera"),
         (("migrate", "--revision", "nowhere"), 2, "--revision"),
         (("jobs", "show", "job_nowhere"), 3, "job_nowhere"),
@@ -162,6 +161,48 @@ def test_what_goes_wrong_is_one_line_and_its_own_exit_code(
     assert ended.stderr.startswith("reprise: ")
     assert reason in ended.stderr
     assert ended.stderr.count("\n") == 1
+
+
+def test_with_keys_the_commands_need_one_and_say_so(served: tuple[Path, str]) -> None:
+    """Fault 17: made beside a service that runs, a key closes it; the commands send theirs."""
+    folder, url = served
+    assert reprise(folder, "jobs", "list").returncode == 0
+    admin = answer(folder, "keys", "create", "operator", "--scope", "admin")
+    refused = {}
+    for key in ("", "rp_0000000000_" + "x" * 43, "nonsense"):
+        ended = refused_soon(folder, REPRISE_API_KEY=key)
+        refused[key] = (ended.returncode, "REPRISE_API_KEY" in ended.stderr, ended.stderr.count("\n"))
+    assert list(refused.values()) == [(1, True, 1), (1, True, 1), (2, True, 1)]
+
+    key = {"REPRISE_API_KEY": admin["key"]}
+    asked = reprise(folder, "request", "sound_effect", "rain", "--set", "duration_s=1", "--wait", **key)
+    assert asked.returncode == 0, asked.stderr
+    assert answer(folder, "jobs", "list", **key)["items"][0]["state"] == "succeeded"
+    reader = answer(folder, "keys", "create", "reader", "--scope", "jobs:read", "--expires", "1d")
+    lacking = reprise(folder, "request", "sound_effect", "x", "--no-wait", REPRISE_API_KEY=reader["key"])
+    assert (lacking.returncode, "jobs:write" in lacking.stderr) == (1, True)
+    other = answer(folder, "keys", "create", "acme", "--tenant", "acme", "--scope", "admin")
+    assert answer(folder, "jobs", "list", REPRISE_API_KEY=other["key"])["items"] == []
+
+    new = answer(folder, "keys", "rotate", reader["id"], "--overlap", "1h")
+    assert new["scopes"] == ["jobs:read"]
+    assert answer(folder, "keys", "revoke", new["id"])["revoked_at"] is not None
+    assert reprise(folder, "keys", "revoke", "key_nowhere").returncode == 3
+    listed = answer(folder, "keys", "list")["items"]
+    assert {each["tenant"] for each in listed} == {"default", "acme"}
+    assert not any(each.get("key") or each.get("digest") for each in listed)
+    acts = [each["act"] for each in answer(folder, "audit", **key)["items"]]
+    assert acts == ["key.revoked", "key.created", "key.rotated", "key.created", "key.created"]
+    assert reprise(folder, "doctor", REPRISE_URL=url, **key).returncode in (0, 1)
+
+
+def refused_soon(folder: Path, **settings: str) -> subprocess.CompletedProcess[str]:
+    """A list that is asked for until it is refused: a running service looks for a first key once a second."""
+    for _ in range(20):
+        ended = reprise(folder, "jobs", "list", **settings)
+        if ended.returncode:
+            return ended
+    raise AssertionError("the service never asked for a key")
 
 
 def test_a_job_that_fails_says_why_and_exits_with_4(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from app.access.callers import Caller, Scope
 from app.access.keys import digest_of, make_key
 from app.errors import StartupError
 from app.serve import running_service
+from app.wiring import open_runtime
 from db.session import Database
 from db.tables import AccessKey, Audit, Job
 from tests.conftest import make_settings
@@ -327,10 +328,21 @@ async def test_a_key_that_makes_no_sense_is_refused(
 async def test_a_service_beyond_this_machine_does_not_start_without_a_key(
     tmp_path: Any, sqlite_url: str
 ) -> None:
-    settings = make_settings(tmp_path, database_url=sqlite_url)
+    """Fault 17: and with one it does, and asks for it."""
+    settings = make_settings(tmp_path, database_url=sqlite_url, cog_urls="http://127.0.0.1:9")
     with pytest.raises(StartupError, match="reprise keys create"):
         async with running_service(settings, host="0.0.0.0", worker=False, gpu_worker=False):
             pass
+    async with open_runtime(settings) as runtime:
+        by = Caller("default", frozenset(Scope))
+        issued = await runtime.key_desk.create(by, name="first", scopes=[Scope.JOBS_READ])
+    async with (
+        running_service(settings, host="0.0.0.0", worker=False, gpu_worker=False) as service,
+        httpx.AsyncClient(base_url=service.url, timeout=30, trust_env=False) as client,
+    ):
+        assert (await client.get("/v1/jobs")).status_code == 401
+        headers = {"authorization": f"Bearer {issued.text}"}
+        assert (await client.get("/v1/jobs", headers=headers)).status_code == 200
 
 
 async def test_a_house_that_was_closed_stays_so_although_its_rows_are_gone(strict: Stage) -> None:

@@ -98,6 +98,9 @@ async def _check_service(settings: Settings) -> list[Finding]:
             shown = await client.get("/metrics", timeout=5)
         except httpx.TransportError as exc:
             return [Finding.fail("service", f"{url} does not answer: {type(exc).__name__}", _SERVICE_HINT)]
+    if not shown.is_success:
+        # From elsewhere it asks for a key with `admin`.
+        return [*_judge_ready(url, ready.json()), Finding.warn("process", "it shows no figures", _KEY_HINT)]
     return [*_judge_ready(url, ready.json()), *_judge_process(_unlabelled(shown.text))]
 
 
@@ -163,6 +166,7 @@ _QUEUE_HINT = (
     "*_CONCURRENCY or GPU_WORKER_SLOTS."
 )
 _SERVICE_HINT = "See the log of `reprise serve`, and the findings above."
+_KEY_HINT = "Set REPRISE_API_KEY to a key with the scope admin."
 _INTAKE_HINT = "Wait until jobs have ended, add workers, or raise MAX_QUEUED_JOBS."
 _LAG_HINT = "The log has `event_loop.blocked` with the place in the code; or this machine has too little CPU."
 _POOL_HINT = "All connections are taken: raise DB_POOL_SIZE or lower the *_CONCURRENCY settings."
