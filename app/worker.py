@@ -24,6 +24,7 @@ from app.notify import RECOVERY
 from app.recovery import Recovery
 from app.work import Station, Step
 from app.work.pulse import Pulse
+from db.announcements.sending import release_announcements
 from db.attempts import bring_checks_forward, list_live_attempts, note_attempt
 from db.circuits import bring_circuits_forward
 from db.inbox import bring_deliveries_forward
@@ -103,6 +104,7 @@ class Worker:
             Station.DISPATCH: self._line.settings.dispatch_concurrency,
             Station.APPLY: self._line.settings.apply_concurrency,
             Station.FINISH: self._line.settings.finishers,
+            Station.ANNOUNCE: self._line.settings.announce_concurrency,
         }
         steps = {
             station: Step(self._timed(station, room.step), limits[station])
@@ -210,7 +212,7 @@ class Worker:
     async def adopt(self) -> None:
         """Take over everything a dead predecessor left; only for the one owner of an embedded database."""
         async with self._line.database.transaction() as tx:
-            released = await release_all_leases(tx)
+            released = await release_all_leases(tx) + await release_announcements(tx)
             live = await list_live_attempts(tx, limit=MOST_ADOPTED)
             unasked = [attempt for attempt in live if attempt.status == AttemptStatus.PENDING]
             for attempt in unasked:
