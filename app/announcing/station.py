@@ -107,23 +107,23 @@ class Announcer:
         self._line.engine.hint(Station.ANNOUNCE, *following)
 
     async def _step(self, waiting: Announcement) -> None:
-        claimed = await self._claim(waiting)
-        if claimed is None:
-            return
-        self._line.reach(CrashPoint.ANNOUNCEMENT_CLAIMED)
+        lease = secrets.token_hex(16)
         try:
+            claimed = await self._claim(waiting, lease)
+            if claimed is None:
+                return
+            self._line.reach(CrashPoint.ANNOUNCEMENT_CLAIMED)
             tried = await self._send(claimed)
+            self._line.reach(CrashPoint.ANNOUNCEMENT_SENT)
+            await self._note(claimed, tried)
+            self._line.reach(CrashPoint.ANNOUNCEMENT_NOTED)
         except asyncio.CancelledError:
             # Handed back at a stop: the next process need not wait for the lease.
-            await self._let_go(claimed)
+            await self._let_go(waiting.id, lease)
             raise
-        self._line.reach(CrashPoint.ANNOUNCEMENT_SENT)
-        await self._note(claimed, tried)
-        self._line.reach(CrashPoint.ANNOUNCEMENT_NOTED)
 
-    async def _claim(self, waiting: Announcement) -> Claimed | None:
+    async def _claim(self, waiting: Announcement, lease: str) -> Claimed | None:
         """Take the lease; None when it is not to be sent now. What ended its process too often never is."""
-        lease = secrets.token_hex(16)
         lease_s = self._line.settings.announce_timeout_s + LEASE_MARGIN_S
 
         async def claim(tx: Transaction) -> tuple[Announcement, list[str]] | None:
@@ -290,12 +290,12 @@ class Announcer:
         if state is not AnnouncementState.PENDING:
             self._line.metrics.announcements_ended.labels(state.value).inc()
 
-    async def _let_go(self, claimed: Claimed) -> None:
+    async def _let_go(self, announcement_id: str, lease: str) -> None:
         try:
             async with self._line.database.transaction() as tx:
-                await sending.note_announcement(tx, claimed.row.id, lease=claimed.lease)
+                await sending.note_announcement(tx, announcement_id, lease=lease)
         except DatabaseUnavailable as exc:
-            log.warning("announcement.not_let_go", announcement_id=claimed.row.id, reason=str(exc))
+            log.warning("announcement.not_let_go", reason=str(exc))
 
 
 def _state_after(outcome: Outcome, wait: Wait, disabled: str | None) -> AnnouncementState:

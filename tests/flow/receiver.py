@@ -46,12 +46,17 @@ class Receiver:
     posts: list[Post] = field(default_factory=list)
     connections: int = 0
     port: int = 0
+    serving: set[asyncio.Task[None]] = field(default_factory=set)
 
     def url(self, path: str = "/hook") -> str:
         return f"http://127.0.0.1:{self.port}{path}"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
+        me = asyncio.current_task()
+        assert me is not None
+        self.serving.add(me)
+        me.add_done_callback(self.serving.discard)
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = {
@@ -60,10 +65,17 @@ class Receiver:
             body = await reader.readexactly(int(headers.get("content-length", "0")))
             self.posts.append(Post(head[0].split(" ")[1], headers, body))
             await (self.answers.pop(0) if len(self.answers) > 1 else self.answers[0])(writer)
-        except (ConnectionError, asyncio.IncompleteReadError):
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
             pass
         finally:
             writer.close()
+
+    async def leave(self) -> None:
+        """Let go of whoever is still connected."""
+        left = list(self.serving)
+        for each in left:
+            each.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -74,3 +86,30 @@ async def listening(receiver: Receiver) -> AsyncIterator[Receiver]:
         yield receiver
     finally:
         server.close()
+        await receiver.leave()
+
+
+async def hangs(_writer: asyncio.StreamWriter) -> None:
+    """Says nothing; left when the other side goes."""
+    await asyncio.Event().wait()
+
+
+async def hangs_up(writer: asyncio.StreamWriter) -> None:
+    """Closes without a word."""
+    writer.close()
+
+
+async def never_ends(writer: asyncio.StreamWriter) -> None:
+    """An answer of as many bytes as are taken."""
+    writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000\r\n\r\n")
+    while not writer.is_closing():
+        writer.write(b"x" * 65_536)
+        await writer.drain()
+
+
+async def never_ends_its_headers(writer: asyncio.StreamWriter) -> None:
+    """Headers, and never the line after them."""
+    writer.write(b"HTTP/1.1 200 OK\r\n")
+    while not writer.is_closing():
+        writer.write(b"x: " + b"y" * 60_000 + b"\r\n")
+        await writer.drain()
