@@ -397,6 +397,7 @@ class Announcement(Table, table=True):
         Index("ix_announcements_due", "state", "receiver", "run_after"),
         Index("ix_announcements_endpoint", "endpoint_id", "state"),
         Index("ix_announcements_list", "tenant", "id"),
+        Index("ix_announcements_state", "tenant", "state", "id"),
         Index("ix_announcements_job_id", "job_id"),
     )
 

@@ -135,6 +135,12 @@ async def release_announcements(tx: Transaction) -> int:
     return (await tx.execute(statement.values(_NO_LEASE))).rowcount
 
 
+async def bring_announcements_forward(tx: Transaction, latest: datetime) -> int:
+    """Let no announcement wait for a time after `latest`; how many did."""
+    statement = update(Announcement).where(_IS_PENDING, col(Announcement.run_after) > latest)
+    return (await tx.execute(statement.values(run_after=latest))).rowcount
+
+
 def _free(now: datetime) -> tuple[Any, ...]:
     return (
         col(Announcement.run_after) <= now,

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from sqlalchemy import update
 from sqlmodel import col
@@ -35,6 +36,8 @@ from tests.flow.receiver import (
 )
 from tests.flow.test_watching import metric
 from tests.unit.test_outbound import make_certificate
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -144,6 +147,31 @@ async def test_a_retried_job_is_announced_where_the_first_was(telling: Any, rece
         await line.drain()
         assert [post.said["data"]["retry_of"] for post in receiver.posts] == [None, first]
         assert len({post.headers["webhook-id"] for post in receiver.posts}) == 2
+
+
+async def test_the_receiver_of_the_guide_takes_an_announcement_and_nothing_forged(
+    telling: Any, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What the how-to page tells people to run, run."""
+    page = (ROOT / "docs" / "how-to" / "get-told-when-a-job-ends.md").read_text()
+    code = page.partition("```python\n")[2].partition("```")[0]
+    async with telling() as line:
+        job_id = await canceled(line, receiver.url())
+        (secret,) = await secrets(line)
+    monkeypatch.setenv("REPRISE_WEBHOOK_SECRET", secret)
+    theirs: dict[str, Any] = {}
+    exec(code, theirs)
+    (post,) = receiver.posts
+    transport = httpx.ASGITransport(app=theirs["app"])
+    async with httpx.AsyncClient(transport=transport, base_url="https://shop.test") as shop:
+        for body, status in (
+            (post.body, 204),
+            (post.body, 204),
+            (post.body.replace(b"rain", b"x") + b" ", 401),
+        ):
+            reply = await shop.post("/hooks/audio", content=body, headers=post.headers)
+            assert reply.status_code == status
+    assert capsys.readouterr().out.count(f"job.canceled {job_id}") == 1
 
 
 # ── where announcements may go ──────────────────────────────────────────────────────────────────────────
@@ -694,7 +722,7 @@ async def test_every_receiver_has_its_share_of_a_look(telling: Any, receiver: Re
 async def test_of_two_that_send_the_one_that_was_frozen_notes_nothing(
     telling: Any, receiver: Receiver
 ) -> None:
-    """Fault 55: its lease had run out, and another has sent it since."""
+    """Its lease had run out, and another has sent it since."""
     async with telling() as line:
         job_id = await line.ask(callback_url=receiver.url())
         await line.client.post(f"/v1/jobs/{job_id}/cancel")
@@ -732,6 +760,18 @@ async def test_what_is_being_sent_at_a_stop_is_the_next_workers_at_once(
         assert (row.state, row.lease, row.crashes, row.tries) == ("pending", None, 0, 0)
         await line.drain()
         assert [post.headers["webhook-id"] for post in receiver.posts] == [row.id, row.id]
+
+
+async def test_a_clock_that_was_set_back_lets_nothing_wait_for_ever(telling: Any, receiver: Receiver) -> None:
+    """Fault 55: no wait of the schedule is longer than two days."""
+    receiver.answers = [says("500 Oops")]
+    async with telling() as line:
+        await canceled(line, receiver.url())
+        (row,) = await line.rows(Announcement)
+        await line.change(Announcement, row.id, run_after=datetime.now(UTC) + timedelta(days=400))
+        await line.runtime.worker.adopt()
+        (row,) = await line.rows(Announcement)
+        assert row.run_after < datetime.now(UTC) + timedelta(days=3)
 
 
 async def test_what_ends_the_process_again_and_again_is_given_up(telling: Any, receiver: Receiver) -> None:

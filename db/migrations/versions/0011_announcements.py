@@ -94,6 +94,7 @@ def _make_announcements() -> None:
     op.create_index("ix_announcements_due", "announcements", ["state", "receiver", "run_after"])
     op.create_index("ix_announcements_endpoint", "announcements", ["endpoint_id", "state"])
     op.create_index("ix_announcements_list", "announcements", ["tenant", "id"])
+    op.create_index("ix_announcements_state", "announcements", ["tenant", "state", "id"])
     op.create_index("ix_announcements_job_id", "announcements", ["job_id"])
 
 
