@@ -25,7 +25,9 @@ def write_letter(
     """The announcement of a job that ends now, due at once."""
     address = address_of(job.tenant, callback_url)
     word = f"job.{state}"
-    error = {"code": code, "message": (message or "")[:_MESSAGE_CHARS]} if code else None
+    # A provider's words may hold half a surrogate pair, which no body can.
+    words = (message or "")[:_MESSAGE_CHARS].encode("utf-8", "replace").decode()
+    error = {"code": code, "message": words} if code else None
     data: dict[str, Any] = {
         "id": job.id,
         "kind": job.kind,

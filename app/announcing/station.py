@@ -92,7 +92,8 @@ class Announcer:
         """
         async with self._line.database.reading() as tx:
             waiting = await sending.find_announcement(tx, announcement_id)
-        if waiting is None or waiting.state != AnnouncementState.PENDING:
+        early = self._line.clock.now() + timedelta(seconds=sending.EARLY_S)
+        if waiting is None or waiting.state != AnnouncementState.PENDING or waiting.run_after > early:
             return
         if not self._turns.take(waiting.receiver):
             return  # Whoever has one looks for what is due after it.

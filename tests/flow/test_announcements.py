@@ -249,6 +249,21 @@ async def test_a_callback_that_points_inwards_is_refused_when_it_is_given(
     assert await sqlite_line.count(Job) == 0
 
 
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1", "localhost", "2130706433", "0x7f.1", "127.1", "0177.0.0.1", "0"]
+)
+async def test_a_refused_callback_gets_no_byte(
+    sqlite_line: Stage, receiver: Receiver, host: str, scheme: str
+) -> None:
+    """Fault 21: somebody listens there, and nobody comes."""
+    wanted = {"kind": "sound_effect", "input": {"prompt": "x"}}
+    for url in (f"{scheme}://{host}:{receiver.port}/hook", f"{scheme}://{host}/hook"):
+        reply = await sqlite_line.client.post("/v1/jobs", json={**wanted, "callback_url": url})
+        assert (reply.status_code, reply.json()["field"]) == (422, "callback_url")
+    assert receiver.connections == 0
+
+
 async def test_a_name_of_public_and_private_addresses_is_refused(stage_on_sqlite: OpenStage) -> None:
     """Fault 21."""
 

@@ -116,7 +116,7 @@ def test_endpoints_of_one_host_are_one_receiver_and_tenants_share_none() -> None
     assert foreign.receiver != one.receiver
 
 
-@pytest.mark.parametrize("filling", ["x", "\N{MUSICAL SYMBOL G CLEF}", '"'])
+@pytest.mark.parametrize("filling", ["x", "\N{MUSICAL SYMBOL G CLEF}", '"', "\0", "\ud800"])
 def test_an_announcement_stays_thin_whatever_the_job_holds(filling: str) -> None:
     job = Job(
         id="job_" + "0" * 32, kind="k" * 64, state="running", input={"prompt": filling * 100_000},
