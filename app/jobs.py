@@ -21,6 +21,7 @@ from pydantic import ValidationError
 
 from app.access.callers import DEFAULT_TENANT, OPEN_HOUSE, Caller
 from app.access.trail import Act, act_of, note_act
+from app.announcing.endpoints import check_callback
 from app.crash_points import CrashPoint
 from app.errors import Conflict, InvalidInput, NotFound, Overloaded
 from app.intake import Asked, Intake
@@ -28,6 +29,7 @@ from app.intake.forecast import Forecast, Forecaster
 from app.kinds import get_kind
 from app.line import Line
 from app.notify import RECOVERY, job_topic
+from app.outbound import Outbound
 from app.views import JobView, Views
 from app.workspace import Disks
 from db import attempts as attempt_rows
@@ -53,15 +55,20 @@ class JobRequest:
     deadline_s: float | None = None
     priority: int = 0
     tenant: str = DEFAULT_TENANT
+    callback_url: str | None = None
+    """Where the job's end is announced."""
 
 
 class Jobs:
     """The commands. One object a runtime."""
 
-    def __init__(self, *, line: Line, providers: Mapping[str, int | None], disks: Disks) -> None:
+    def __init__(
+        self, *, line: Line, providers: Mapping[str, int | None], disks: Disks, outbound: Outbound
+    ) -> None:
         """`providers` that are configured, with how many predictions each takes at once, if bounded."""
         self._line = line
         self._disks = disks
+        self._outbound = outbound
         self._providers = providers
         self._views = Views(line.database)
         self._intake = Intake(line=line)
@@ -70,11 +77,14 @@ class Jobs:
 
     async def forecast(self, request: JobRequest) -> Forecast:
         """What would become of this request. Stores nothing. Raises InvalidInput naming the field."""
-        return await self._forecaster.look(self._job(request))
+        job = self._job(request)
+        await self._check_callback(request)
+        return await self._forecaster.look(job)
 
     async def submit(self, request: JobRequest, *, idempotency_key: str | None = None) -> JobView:
         """Accept a job. Raises InvalidInput naming the field, Conflict, Overloaded, BudgetExceeded."""
         job = self._job(request)
+        await self._check_callback(request)
         await self._refuse_without_room()
         asked = Asked(job, idempotency_key, _fingerprint(request) if idempotency_key is not None else "")
         job_id = await self._intake.accept(asked)
@@ -101,7 +111,12 @@ class Jobs:
             deadline_at=now + timedelta(seconds=request.deadline_s or self._line.settings.job_deadline_s),
             run_after=now,
             seq=event_rows.FIRST_SEQ,
+            callback_url=request.callback_url,
         )
+
+    async def _check_callback(self, request: JobRequest) -> None:
+        if request.callback_url is not None:
+            await check_callback(self._outbound, request.callback_url)
 
     async def get(self, job_id: str, *, tenant: str = DEFAULT_TENANT) -> JobView:
         """Read a job. Raises NotFound, in the same words for another tenant's."""
@@ -314,6 +329,8 @@ def _fingerprint(request: JobRequest) -> str:
         request.provider,
         request.deadline_s,
         request.priority,
+        # Only where it was given: what was asked before there was one keeps its fingerprint.
+        *([request.callback_url] if request.callback_url is not None else []),
     )
 
 

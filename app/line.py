@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
+from app.announcing.letters import write_letter
 from app.crash_points import Reach, pass_by
 from app.notify import Notifier, feed_topic, job_topic
 from app.routing.router import Router
@@ -18,6 +19,7 @@ from app.settings import Settings
 from app.watch.clocks import LineClock
 from app.watch.metrics import Metrics
 from app.work import Station, WorkEngine
+from db.announcements.sending import insert_announcement
 from db.events import append_event
 from db.jobs import move_job
 from db.session import Database, Transaction
@@ -47,7 +49,8 @@ class Line:
     async def end_job(
         self, tx: Transaction, job: Job, state: JobState, *, lease: str | None = None, **facts: Any
     ) -> bool:
-        """Move a job to a terminal state with its last event; False when somebody else ended it first.
+        """Move a job to a terminal state with its last event, and with what its caller is told of it; False
+        when somebody else ended it first.
 
         `facts` must hold `now`; `code` and `message` for a failure; the rest goes into the event.
         """
@@ -69,6 +72,11 @@ class Line:
             await append_event(tx, job.id, f"job.{state}", at=now, status=state.value, **facts)
             tx.after_commit(partial(self._count_end, job.kind, state, (now - job.created_at).total_seconds()))
             self.hint_job(tx, job)
+            if job.callback_url is not None:
+                code, message = facts.get("code"), facts.get("message")
+                letter = write_letter(job, job.callback_url, state, now=now, code=code, message=message)
+                await insert_announcement(tx, letter)
+                self.engine.enqueue(tx, Station.ANNOUNCE, letter.id)
         return ended
 
     def _count_end(self, kind: str, state: JobState, took_s: float) -> None:

@@ -24,7 +24,19 @@ from app.web.gate.rates import RateGate
 from app.web.limits import RequestLimits, request_id_of
 from app.web.openapi import document, operation_id
 from app.web.problems import add_problem_handlers, render_error
-from app.web.routes import assets, audit, costs, deliveries, events, health, jobs, keys, pages, uploads
+from app.web.routes import (
+    announcements,
+    assets,
+    audit,
+    costs,
+    deliveries,
+    events,
+    health,
+    jobs,
+    keys,
+    pages,
+    uploads,
+)
 from app.web.webhooks import PREFIX, WebhookDoor
 from app.wiring import Runtime
 
@@ -118,7 +130,7 @@ def create_api(runtime: Runtime) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.runtime = runtime
-    for module in (jobs, events, uploads, assets, deliveries, costs, keys, audit, health):
+    for module in (jobs, events, uploads, assets, deliveries, announcements, costs, keys, audit, health):
         app.include_router(module.router)
     pages.add_pages(app)
     add_problem_handlers(app)

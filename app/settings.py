@@ -181,6 +181,14 @@ class Settings(BaseSettings):
     finish_concurrency: int | None = Field(
         None, ge=1, le=64, description="Jobs being finished at once; by default one more than processors"
     )
+    announce_concurrency: int = Field(32, ge=1, le=256, description="Announcements being sent at once")
+    announce_per_receiver: int = Field(
+        4, ge=1, le=64, description="Of these, the most that go to one host of a tenant"
+    )
+    announce_timeout_s: float = Field(15, gt=0, le=60, description="Limit on one try at an announcement")
+    announce_disable_after_s: float = Field(
+        432_000, gt=0, description="Steady failure after which an endpoint is disabled"
+    )
     gpu_worker_slots: int = Field(
         1, ge=1, le=64, description="Predictions at Cog servers at once, all together"
     )

@@ -17,6 +17,9 @@ import structlog
 
 from app.access.desk import KeyDesk
 from app.access.keyring import Keyring
+from app.announcing.outbox import Outbox
+from app.announcing.signing import WebhookKeys
+from app.announcing.station import Announcer
 from app.audio import Audio, default_binary
 from app.costs.books import Books
 from app.crash_points import Reach, pass_by
@@ -89,6 +92,9 @@ class Runtime:
     inbox: Inbox
     dispatcher: Dispatcher
     finisher: Finisher
+    announcer: Announcer
+    outbox: Outbox
+    webhook_keys: WebhookKeys
     recovery: Recovery
     replay: Replay
     housekeeper: Housekeeper
@@ -176,6 +182,7 @@ def _join(
     inbox = Inbox(line=line, providers=providers)
     dispatcher = Dispatcher(line=line, routes=routes, callbacks=callbacks, links=links, inbox=inbox)
     finisher = Finisher(line=line, providers=providers, bench=bench)
+    announcer = Announcer(line=line, outbound=bench.outbound)
     recovery = Recovery(line=line, providers=providers, inbox=inbox)
     disks = Disks(disks_of(line.settings), floor_bytes=line.settings.min_free_bytes)
     housekeeper = Housekeeper(
@@ -185,6 +192,7 @@ def _join(
         Station.DISPATCH: dispatcher,
         Station.APPLY: inbox,
         Station.FINISH: finisher,
+        Station.ANNOUNCE: announcer,
     }
     return Runtime(
         settings=line.settings,
@@ -199,13 +207,21 @@ def _join(
         bench=bench,
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
-        jobs=Jobs(line=line, providers={name: route.slots for name, route in routes.items()}, disks=disks),
+        jobs=Jobs(
+            line=line,
+            providers={name: route.slots for name, route in routes.items()},
+            disks=disks,
+            outbound=bench.outbound,
+        ),
         feed=Feed(line=line),
         arrivals=Arrivals(line=line),
         uploads=_make_uploads(line, bench, disks),
         inbox=inbox,
         dispatcher=dispatcher,
         finisher=finisher,
+        announcer=announcer,
+        outbox=Outbox(line=line),
+        webhook_keys=WebhookKeys(line=line),
         recovery=recovery,
         replay=Replay(line=line, inbox=inbox),
         housekeeper=housekeeper,

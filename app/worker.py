@@ -24,6 +24,7 @@ from app.notify import RECOVERY
 from app.recovery import Recovery
 from app.work import Station, Step
 from app.work.pulse import Pulse
+from db.announcements.sending import bring_announcements_forward, release_announcements
 from db.attempts import bring_checks_forward, list_live_attempts, note_attempt
 from db.circuits import bring_circuits_forward
 from db.inbox import bring_deliveries_forward
@@ -43,6 +44,8 @@ LANDED_AFTER = timedelta(seconds=5)
 """By then what a killed process asked a provider for is there to be found, or never will be."""
 LONGEST_WAIT = timedelta(seconds=60)
 """How long a row may be told to wait across a restart. Asking too early costs a question, no more."""
+LONGEST_PATIENCE = timedelta(days=2)
+"""The same of an announcement, whose receiver may ask for a day."""
 DEAD_AFTER = timedelta(seconds=5)
 """Silence after which a process is taken for dead, by the database's clock. Wrong about a living one, the
 fences hold and its work is done twice; its second heart makes that rare."""
@@ -103,6 +106,7 @@ class Worker:
             Station.DISPATCH: self._line.settings.dispatch_concurrency,
             Station.APPLY: self._line.settings.apply_concurrency,
             Station.FINISH: self._line.settings.finishers,
+            Station.ANNOUNCE: self._line.settings.announce_concurrency,
         }
         steps = {
             station: Step(self._timed(station, room.step), limits[station])
@@ -210,7 +214,7 @@ class Worker:
     async def adopt(self) -> None:
         """Take over everything a dead predecessor left; only for the one owner of an embedded database."""
         async with self._line.database.transaction() as tx:
-            released = await release_all_leases(tx)
+            released = await release_all_leases(tx) + await release_announcements(tx)
             live = await list_live_attempts(tx, limit=MOST_ADOPTED)
             unasked = [attempt for attempt in live if attempt.status == AttemptStatus.PENDING]
             for attempt in unasked:
@@ -220,6 +224,7 @@ class Worker:
             latest = self._line.clock.now() + LONGEST_WAIT
             early = await bring_jobs_forward(tx, latest) + await bring_deliveries_forward(tx, latest)
             early += await bring_checks_forward(tx, latest) + await bring_circuits_forward(tx, latest)
+            early += await bring_announcements_forward(tx, latest + LONGEST_PATIENCE)
         if released or unasked or early:
             log.info("worker.adopted", leases=released, attempts=len(unasked), brought_forward=early)
 

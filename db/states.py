@@ -109,3 +109,44 @@ class DeliveryOutcome(StrEnum):
     """Authentic, but no attempt of ours answers to it."""
     QUARANTINED = "quarantined"
     """Authentic, but not understood; kept raw for a person."""
+
+
+class AnnouncementState(StrEnum):
+    """How far telling the caller has come."""
+
+    PENDING = "pending"
+    """Due at its time, or being sent."""
+    DELIVERED = "delivered"
+    """The receiver answered 2xx."""
+    FAILED = "failed"
+    """The schedule is spent; it can be sent again by hand."""
+    HELD = "held"
+    """Its endpoint is disabled; it can be sent again once that is enabled."""
+
+
+ANNOUNCEMENT_MOVES: Mapping[AnnouncementState, frozenset[AnnouncementState]] = {
+    AnnouncementState.PENDING: frozenset(AnnouncementState),
+    AnnouncementState.DELIVERED: frozenset({AnnouncementState.PENDING}),
+    AnnouncementState.FAILED: frozenset({AnnouncementState.PENDING}),
+    AnnouncementState.HELD: frozenset({AnnouncementState.PENDING}),
+}
+"""What has come to an end goes back to `pending` only when somebody asks for it to be sent again."""
+
+
+class AnnouncementOutcome(StrEnum):
+    """What one try at an announcement came to."""
+
+    DELIVERED = "delivered"
+    """2xx."""
+    REFUSED = "refused"
+    """Another answer, redirects included: those are not followed."""
+    THROTTLED = "throttled"
+    """429, 502, 503 or 504: the receiver is not able now."""
+    GONE = "gone"
+    """410: the receiver wants nothing more at this address."""
+    UNREACHABLE = "unreachable"
+    """No whole answer in time: no connection, no valid certificate, silence, nonsense."""
+    BLOCKED = "blocked"
+    """The address is not one that may be spoken to: no byte was sent."""
+    ABANDONED = "abandoned"
+    """Sending it ended the process too often."""

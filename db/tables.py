@@ -139,6 +139,8 @@ class Job(Table, table=True):
     """From then on it may be deleted with all that hangs on it; None: never, or it has not ended."""
     reserved_micros: int | None = Field(default=None, sa_type=BigInteger)
     """What its tenant's budget is held for while it lives, in micro-dollars."""
+    callback_url: str | None = Field(default=None, sa_type=LONG_TEXT)
+    """Where its end is announced; None: nowhere."""
 
 
 class Attempt(Table, table=True):
@@ -458,6 +460,103 @@ class RateCounter(Table, table=True):
     current: int
     previous: int
     expires_at: datetime = Field(sa_type=UtcDateTime, index=True)
+
+
+class Announcement(Table, table=True):
+    """A job's end that its caller is to be told of. The id is the `webhook-id` of every try."""
+
+    __tablename__ = "announcements"
+    __table_args__ = (
+        Index("ix_announcements_due", "state", "receiver", "run_after"),
+        Index("ix_announcements_endpoint", "endpoint_id", "state"),
+        Index("ix_announcements_list", "tenant", "id"),
+        Index("ix_announcements_state", "tenant", "state", "id"),
+        Index("ix_announcements_job_id", "job_id"),
+    )
+
+    id: str = Field(primary_key=True, max_length=64)
+    tenant: str = Field(max_length=64)
+    # By the database: a release that does not know this table deletes jobs too.
+    job_id: str = Field(foreign_key="jobs.id", ondelete="CASCADE", max_length=64)
+    endpoint_id: str = Field(max_length=64)
+    receiver: str = Field(max_length=64)
+    """Whom it goes to, as far as taking turns goes: the tenant's endpoints at one host are one receiver."""
+    url: str = Field(sa_type=LONG_TEXT)
+    type: str = Field(max_length=32)
+    payload: str = Field(sa_type=LONG_TEXT)
+    """The body, byte for byte the same at every try, as UTF-8."""
+    state: str = Field(max_length=16)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    run_after: datetime = Field(sa_type=UtcDateTime)
+    lease: str | None = Field(default=None, max_length=64)
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    crashes: int = 0
+    """Tries begun and not ended since the last one that ended: the poison counter."""
+    tries: int = 0
+    """Tries since it was made or last asked for again: its place in the schedule."""
+    attempts: int = 0
+    """Tries ever: the number of the last one."""
+    settled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    error: str | None = Field(default=None, sa_type=LONG_TEXT)
+    """What its last try came to, in words; None once it was delivered."""
+
+
+class AnnouncementAttempt(Table, table=True):
+    """One try at an announcement: what was sent besides the body, and what came back, cut."""
+
+    __tablename__ = "announcement_attempts"
+
+    announcement_id: str = Field(
+        primary_key=True, foreign_key="announcements.id", ondelete="CASCADE", max_length=64
+    )
+    number: int = Field(primary_key=True)
+    at: datetime = Field(sa_type=UtcDateTime)
+    outcome: str = Field(max_length=16)
+    status: int | None = None
+    latency_ms: int
+    error: str | None = Field(default=None, sa_type=LONG_TEXT)
+    request_headers: dict[str, str] = Field(sa_type=JSON)
+    """Without the signature."""
+    response_headers: dict[str, str] = Field(sa_type=JSON)
+    response_body: bytes = Field(sa_type=BODY_BYTES)
+    next_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class Endpoint(Table, table=True):
+    """An address that announcements go to, and how it does. No row: nothing was sent there yet."""
+
+    __tablename__ = "endpoints"
+    __table_args__ = (Index("ix_endpoints_list", "tenant", "id"),)
+
+    id: str = Field(primary_key=True, max_length=64)
+    tenant: str = Field(max_length=64)
+    url: str = Field(sa_type=LONG_TEXT)
+    """Scheme, host, port and path, without the query."""
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    failures: int = 0
+    """In a row, since the last success."""
+    failing_since: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    last_success_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    last_failure_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    last_error: str | None = Field(default=None, sa_type=LONG_TEXT)
+    paused_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """Nothing is sent there before, because it asked for that or did not answer."""
+    disabled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    disabled_reason: str | None = Field(default=None, max_length=16)
+
+
+class WebhookSecret(Table, table=True):
+    """A secret that signs a tenant's announcements, until it expires."""
+
+    __tablename__ = "webhook_secrets"
+
+    tenant: str = Field(primary_key=True, max_length=64)
+    number: int = Field(primary_key=True)
+    """From 1; the highest is the current one."""
+    value: str = Field(max_length=128, sa_type=SECRET_TEXT)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When it stops signing, once another has taken its place."""
 
 
 class SchemaMark(Table, table=True):

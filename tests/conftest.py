@@ -38,7 +38,7 @@ BUCKET = "assets"
 SERVERS = {"postgresql": "postgres", "mysql": "mariadb"}
 """The fixture that has the server, by the kind of database."""
 ITS_DATABASES = ("test\\_%", "crash\\_%", TEMPLATE)
-STATIONS = (Station.APPLY, Station.DISPATCH, Station.FINISH)
+STATIONS = (Station.APPLY, Station.DISPATCH, Station.FINISH, Station.ANNOUNCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,6 +202,7 @@ async def drain(runtime: Runtime, *, rounds: int = 200) -> int:
         Station.APPLY: runtime.inbox,
         Station.DISPATCH: runtime.dispatcher,
         Station.FINISH: runtime.finisher,
+        Station.ANNOUNCE: runtime.announcer,
     }
     steps = 0
     for _ in range(rounds):

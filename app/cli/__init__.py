@@ -15,6 +15,7 @@ import typer
 
 from app import __version__
 from app.cli.access import audit, keys
+from app.cli.announcements import announcements, endpoints, webhooks
 from app.cli.bench import bench
 from app.cli.calls import Exit, ending
 from app.cli.costs import costs
@@ -45,6 +46,9 @@ for _command in COMMANDS:
 cli.add_typer(jobs, name="jobs", epilog=EXIT_CODES)
 cli.add_typer(deliveries, name="deliveries", epilog=EXIT_CODES)
 cli.add_typer(keys, name="keys", epilog=EXIT_CODES)
+cli.add_typer(announcements, name="announcements", epilog=EXIT_CODES)
+cli.add_typer(endpoints, name="endpoints", epilog=EXIT_CODES)
+cli.add_typer(webhooks, name="webhooks", epilog=EXIT_CODES)
 
 
 def main() -> None:

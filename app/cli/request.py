@@ -55,6 +55,9 @@ def request(
         ),
     ] = None,
     provider: Annotated[str, typer.Option(help="auto, or the provider to keep to.")] = "auto",
+    callback_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="Told when it has ended, by a signed POST.")
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say where it would run, why and how soon; ask for nothing.")
     ] = False,
@@ -66,6 +69,8 @@ def request(
         raise CommandError("-o: needs --wait: there is nothing to download before the end", Exit.USAGE)
     waits = wait or output is not None
     body = {"kind": kind, "input": _input(kind, prompt, settings or []), "provider": provider}
+    if callback_url is not None:
+        body["callback_url"] = callback_url
     if dry_run:
         run(_forecast(read_settings(), body, paths, as_json=as_json))
         return

@@ -50,7 +50,7 @@ def serve(
 
 def worker(
     stations: Annotated[
-        str | None, typer.Option(help="By comma: dispatch, apply, finish. All of them by default.")
+        str | None, typer.Option(help="By comma: dispatch, apply, finish, announce. All of them by default.")
     ] = None,
     concurrency: Annotated[
         int | None, typer.Option(min=1, max=64, help="Rows that each station works on at once.")
@@ -68,7 +68,7 @@ def worker(
     """Run stations without the web, beside any number of others on one PostgreSQL, until a signal."""
     settings = read_settings(serving=True)
     if concurrency is not None:
-        limits = ("dispatch_concurrency", "apply_concurrency", "finish_concurrency")
+        limits = [f"{station}_concurrency" for station in Station]
         settings = settings.model_copy(update=dict.fromkeys(limits, concurrency))
     uvloop.run(_work(settings, _named_stations(stations), gpu_worker=gpu_worker, watch_port=watch_port))
 

@@ -49,6 +49,7 @@ class Reply:
     status: int
     body: bytes
     retry_after_s: float | None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ class Outbound:
                 target = await self._guard.judge(url, _ANYWHERE)
                 async with self._request("POST", target, headers, content) as response:
                     body = await _read_head(response, max_response_bytes)
-                    return Reply(response.status_code, body, _retry_after_s(response))
+                    return Reply(response.status_code, body, _retry_after_s(response), dict(response.headers))
         except TimeoutError as exc:
             raise ProviderUnavailable(f"no answer within {timeout_s:g} s") from exc
 

@@ -28,7 +28,7 @@ LOOK_S = 0.7
 QUEUES_FRESH_S = 1.5
 """How long the figures of the queues are good for: they are one query."""
 
-STATIONS = {"queued": "dispatch", "delivery": "apply", "finishing": "finish"}
+STATIONS = {"queued": "dispatch", "delivery": "apply", "finishing": "finish", "announcement": "announce"}
 """The station whose work it is; a running job is the provider's."""
 _NONE = (0, 0, 0.0, 0.0)
 _OPENNESS = {"closed": 0.0, "half_open": 0.5, "open": 1.0}
@@ -154,7 +154,7 @@ class Figures:
         for state, count in queues.live_jobs().items():
             metrics.jobs.labels(state).set(count)
         shown = {(station, kind): _NONE for station in ("dispatch", "finish") for kind in self._kinds}
-        shown["apply", ""] = _NONE
+        shown["apply", ""] = shown["announce", ""] = _NONE
         for (station, kind), values in queues.by_station().items():
             # A kind that only an older release had is not worth a label of its own.
             known = kind if kind in self._kinds or not kind else "other"

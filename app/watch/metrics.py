@@ -90,6 +90,15 @@ class Metrics:
             "reprise_deliveries_settled_total", "Deliveries settled", "outcome"
         )
 
+        self.announcements_tried = self._counter(
+            "reprise_announcements_tried_total", "Tries at announcements", "outcome"
+        )
+        self.announcements_ended = self._counter(
+            "reprise_announcements_ended_total", "Announcements that came to an end", "state"
+        )
+        self.endpoints_disabled = self._counter(
+            "reprise_endpoints_disabled_total", "Endpoints that were given up", "reason"
+        )
         self.spend = self._counter(
             "reprise_spend_usd_total",
             "US dollars booked for attempts; an estimate that was too high is not taken back here",

@@ -35,6 +35,9 @@ class NewJob(JsonBody):
     provider: str = Field("auto", max_length=32, description="`auto`, or the provider to keep to")
     deadline_s: float | None = Field(None, ge=1, le=86_400, description="When to give up on the whole job")
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first")
+    callback_url: str | None = Field(
+        None, max_length=2048, description="Told when the job has ended, by a signed POST; https on 443"
+    )
     dry_run: bool = Field(
         False, description="Answer 200 with where it would run, why and how soon; nothing is stored"
     )
@@ -140,6 +143,7 @@ class JobOut(BaseModel):
     cost: CostOut
     attempts: list[AttemptOut]
     retry_of: str | None
+    callback_url: str | None
 
     @classmethod
     def of(cls, view: JobView, links: Links) -> JobOut:

@@ -27,6 +27,7 @@ class Station(StrEnum):
     DISPATCH = "dispatch"
     APPLY = "apply"
     FINISH = "finish"
+    ANNOUNCE = "announce"
 
 
 MOST_TOGETHER: Mapping[Station, int] = {Station.APPLY: 16}

@@ -10,8 +10,8 @@ from sqlalchemy import case, func, select
 from sqlmodel import col
 
 from db.session import Transaction
-from db.states import LIVE_JOB_STATES, JobState
-from db.tables import Delivery, Job, UtcDateTime
+from db.states import LIVE_JOB_STATES, AnnouncementState, JobState
+from db.tables import Announcement, Delivery, Job, UtcDateTime
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,9 +19,10 @@ class QueueFigure:
     """Rows in one state, of one kind."""
 
     queue: str
-    """`queued`, `running`, `finishing`: the job's state; `delivery` for news that is not applied yet."""
+    """`queued`, `running`, `finishing`: the job's state; `delivery` for news that is not applied yet,
+    `announcement` for what its receiver has not taken yet."""
     kind: str
-    """The job kind; empty for deliveries."""
+    """The job kind; empty for deliveries and announcements."""
     depth: int
     due: int
     """Of these, the ones that somebody could work on now."""
@@ -35,7 +36,8 @@ async def read_queues(tx: Transaction, *, now: datetime) -> list[QueueFigure]:
     """Every queue that has a row. One pass over the rows that wait."""
     jobs = [_figure(row["state"], row["kind"], row) for row in await _rows(tx, _jobs(now))]
     news = [_figure("delivery", "", row) for row in await _rows(tx, _deliveries(now)) if row["depth"]]
-    return jobs + news
+    told = [_figure("announcement", "", row) for row in await _rows(tx, _announcements(now)) if row["depth"]]
+    return jobs + news + told
 
 
 async def read_clock(tx: Transaction) -> datetime | None:
@@ -60,6 +62,13 @@ def _deliveries(now: datetime) -> Any:
     is_due = col(Delivery.run_after) <= now
     return select(*_counted(Delivery, is_due, col(Delivery.received_at))).where(
         col(Delivery.settled_at).is_(None)
+    )
+
+
+def _announcements(now: datetime) -> Any:
+    is_due = col(Announcement.run_after) <= now
+    return select(*_counted(Announcement, is_due, col(Announcement.created_at))).where(
+        col(Announcement.state) == AnnouncementState.PENDING
     )
 
 

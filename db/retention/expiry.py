@@ -13,12 +13,24 @@ from datetime import datetime, timedelta
 from sqlalchemy import bindparam, delete, or_, select, update
 from sqlmodel import SQLModel, col
 
+from db.announcements.endpoints import delete_idle_endpoints
 from db.assets import lay_tombstone
 from db.costs import keep_past_costs
 from db.feed import raise_floors
 from db.session import Transaction
 from db.states import LIVE_ATTEMPT_STATUSES, LIVE_JOB_STATES
-from db.tables import Asset, Attempt, Delivery, Event, IdempotencyKey, Job, JobInput, Output, Upload
+from db.tables import (
+    Announcement,
+    Asset,
+    Attempt,
+    Delivery,
+    Event,
+    IdempotencyKey,
+    Job,
+    JobInput,
+    Output,
+    Upload,
+)
 
 
 async def date_ended_jobs(tx: Transaction, *, age: timedelta, limit: int) -> int:
@@ -112,10 +124,14 @@ async def _delete_rows(tx: Transaction, job_ids: Sequence[str]) -> None:
             or_(col(Delivery.job_id).in_(job_ids), col(Delivery.attempt_id).in_(attempt_ids))
         )
     )
-    owned: tuple[type[SQLModel], ...] = (Output, JobInput, Event, Attempt)
+    told = select(col(Announcement.endpoint_id)).where(col(Announcement.job_id).in_(job_ids)).distinct()
+    endpoint_ids = list((await tx.execute(told)).scalars())
+    # The tries at an announcement go with it, by the database.
+    owned: tuple[type[SQLModel], ...] = (Output, JobInput, Event, Attempt, Announcement)
     for table in owned:
         await tx.execute(delete(table).where(table.__table__.c.job_id.in_(job_ids)))  # type: ignore[attr-defined]
     await tx.execute(delete(Job).where(col(Job.id).in_(job_ids)))
+    await delete_idle_endpoints(tx, endpoint_ids)
 
 
 async def _delete_unused_assets(tx: Transaction, asset_ids: Sequence[str], now: datetime) -> int:

@@ -423,7 +423,7 @@ async def test_postgres_the_items_of_a_transaction_are_written_in_one_statement(
     await becomes(lambda: said)
     driver.remove_query_logger(note)
     assert len(said) == 1
-    assert await count_items(database, "queued") == 150
+    assert await count_items(database, "queued") == 50 * len(Station)
 
 
 @pytest.mark.parametrize("database_url", ["postgresql"], indirect=True)

@@ -42,7 +42,13 @@ ASIDE = {
 CANCELED = {CrashPoint.JOB_CANCELED, CrashPoint.PREDICTION_CANCELED}
 OF_HOUSEKEEPING = {CrashPoint.OBJECTS_DOOMED, CrashPoint.OBJECTS_REMOVED}
 """No job meets these: `test_housekeeping_kills` has them."""
-POINTS = [point for point in CrashPoint if point not in ASIDE and point not in OF_HOUSEKEEPING]
+OF_ANNOUNCING = {
+    CrashPoint.ANNOUNCEMENT_CLAIMED,
+    CrashPoint.ANNOUNCEMENT_SENT,
+    CrashPoint.ANNOUNCEMENT_NOTED,
+}
+"""After the job's end: `test_announcing_kills` has them."""
+POINTS = [point for point in CrashPoint if point not in {*ASIDE, *OF_HOUSEKEEPING, *OF_ANNOUNCING}]
 UNPROVEN = POINTS[: POINTS.index(CrashPoint.DELIVERY_APPLIED) + 1]
 """Up to here an embedded worker, which dies with the service, may take the prediction along."""
 WITHOUT_HOOK = {CrashPoint.PREDICTION_CREATED, CrashPoint.PREDICTION_STORED, CrashPoint.POLL_ANSWERED}

@@ -32,6 +32,14 @@ COMMITS: dict[str, CrashPoint | str] = {
     "inbox._postpone": "only moves the time of the next try",
     "inbox._quarantine": "settles a delivery that moves nothing",
     "inbox._apply": P.DELIVERY_APPLIED,
+    "station._claim": P.ANNOUNCEMENT_CLAIMED,
+    "station._note": P.ANNOUNCEMENT_NOTED,
+    "station._let_go": "gives back a lease that would run out",
+    "signing.show": "made once, by whoever comes first",
+    "signing.rotate": "nobody was answered: asked again, the older secret is live still",
+    "outbox.resend": "only makes it due now; nobody was answered, and asks again",
+    "outbox._resend_batch": "only makes them due now; nobody was answered, and asks again",
+    "outbox.enable": "done again by whoever was not answered, to the same effect",
     "intake._store": P.JOB_COMMITTED,
     "uploads._store": "nobody was answered: sent again, and an object without a row is swept",
     "jobs.cancel": P.JOB_CANCELED,
@@ -60,6 +68,7 @@ CALLS: dict[str, CrashPoint | str] = {
     "finish._fetch": P.OUTPUT_FETCHED,
     "finish._trim": P.OUTPUT_TRIMMED,
     "shelf.shelve": P.OUTPUT_STORED,
+    "station._send": P.ANNOUNCEMENT_SENT,
     "inbox.receive": P.DELIVERY_COMMITTED,
     "intake.accept": P.JOB_COMMITTED,
     "recovery._ask": P.POLL_ANSWERED,
@@ -68,7 +77,7 @@ CALLS: dict[str, CrashPoint | str] = {
 """`inbox.receive` and `intake.accept` hand their rows to a group commit."""
 CALL = re.compile(
     r"provider(s\[[^\]]+\])?\.(create|get|find|cancel)\(|\.(outbound|storage|audio)\.(download|post|put|trim)\w*\("
-    r"|_group\.submit\(|\sstorage\.put\("
+    r"|_outbound\.post\(|_group\.submit\(|\sstorage\.put\("
 )
 NO_STATIONS = {"cli", "web", "engines", "provider", "outbound"}
 """They hold no rows: the web and the commands call `jobs` and `inbox`, the rest are what is called."""

@@ -34,7 +34,7 @@ from app.outbound import Outbound
 from app.provider.cog import Cog
 from app.provider.replicate import Replicate
 from app.wiring import Runtime, open_runtime
-from db.tables import Attempt, Circuit, Delivery, Job
+from db.tables import Announcement, Attempt, Circuit, Delivery, Endpoint, Job
 from tests.conftest import SERVERS, TEMPLATE, MariadbServer, PostgresServer, drain, make_settings, migrate
 from tests.fakes.cog import FakeCog
 from tests.fakes.provider import SECRET, TOKEN, FakeReplicate, served
@@ -143,6 +143,8 @@ class Stage:
             await tx.execute(update(Job).values(run_after=past))
             await tx.execute(update(Attempt).values(check_at=past))
             await tx.execute(update(Delivery).values(run_after=past))
+            await tx.execute(update(Announcement).values(run_after=past))
+            await tx.execute(update(Endpoint).values(paused_until=None))
             open_ones = update(Circuit).where(col(Circuit.open_until).is_not(None))
             await tx.execute(open_ones.values(open_until=past, probe_until=None))
 

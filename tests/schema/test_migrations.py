@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from datetime import UTC, datetime
 
-from sqlalchemy import insert, inspect, select
+from sqlalchemy import delete, insert, inspect, select
 
 from db import schema
 from db.session import Database
-from db.tables import Attempt, Job, Table
+from db.tables import Announcement, AnnouncementAttempt, Attempt, Job, Table
 
 
 async def test_the_migrations_make_exactly_the_tables(database: Database) -> None:
@@ -53,6 +53,39 @@ async def test_the_books_come_and_go_with_rows_present(database: Database) -> No
     assert (kept["id"], kept["status"], kept["billed_at"], kept["cost_micros"]) == (
         "att_1", "succeeded", None, None,
     )  # fmt: skip
+
+
+async def test_announcements_come_and_go_with_rows_present(database: Database) -> None:
+    """The job stays; and a release that knows no announcements may delete it with those it has."""
+    module = importlib.import_module("db.migrations.versions.0011_announcements")
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    job = Job(
+        id="job_1", kind="speech", state="succeeded", input={}, caller_metadata={}, provider="auto",
+        turn_at=at, created_at=at, deadline_at=at, run_after=at, callback_url="https://example.org/",
+    )  # fmt: skip
+    row = Announcement(
+        id="ann_1", tenant="default", job_id="job_1", endpoint_id="ep_1", receiver="to_1", payload="{}",
+        url="https://example.org/", type="job.succeeded", state="delivered", created_at=at, run_after=at,
+    )  # fmt: skip
+    attempt = AnnouncementAttempt(
+        announcement_id="ann_1", number=1, at=at, outcome="delivered", latency_ms=1, request_headers={},
+        response_headers={}, response_body=b"",
+    )  # fmt: skip
+    rows = ((Job, job), (Announcement, row), (AnnouncementAttempt, attempt))
+    for deleting in (True, False):
+        async with database.transaction() as tx:
+            for table, each in rows:
+                await tx.execute(insert(table), each.model_dump())
+        if deleting:
+            async with database.transaction() as tx:
+                await tx.execute(delete(Job.__table__))  # type: ignore[attr-defined]
+                assert (await tx.execute(select(AnnouncementAttempt.__table__))).all() == []  # type: ignore[attr-defined]
+    await schema.downgrade(database, module.down_revision)
+    assert "announcements" not in await _tables(database)
+    await schema.upgrade(database)
+    async with database.reading() as tx:
+        kept = (await tx.execute(select(Job.__table__))).mappings().one()  # type: ignore[attr-defined]
+    assert (kept["id"], kept["callback_url"]) == ("job_1", None)
 
 
 async def _tables(database: Database) -> set[str]:

@@ -83,7 +83,13 @@ async def submit_job(
     check_idempotency_key(request)
     wait_s = _wait_of(prefer)
     asked = JobRequest(
-        new.kind, new.input, new.metadata, new.provider, new.deadline_s, new.priority, tenant=caller.tenant
+        new.kind,
+        new.input,
+        new.metadata,
+        new.provider,
+        new.deadline_s,
+        new.priority,
+        callback_url=new.callback_url,
     )
     if new.dry_run:
         response.status_code = 200
