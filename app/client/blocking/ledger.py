@@ -68,7 +68,7 @@ class Deliveries:
         dry_run: bool = False,
         limit: int = 1000,
     ) -> Recovery:
-        """Ask the providers about live attempts now; with `dry_run` only say what they would be asked."""
+        """Ask the providers about live attempts now; with `dry_run` only tell what they say."""
         call = calls.recover(since=since, until=until, kind=kind, dry_run=dry_run, limit=limit)
         return parse(Recovery, self._transport.ask(call))
 
