@@ -27,6 +27,7 @@ SILENCE_S = 45.0
 """A stream that says nothing for so long is cut; the service sends something every 15 s."""
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
+_ONCE = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
 _KEY = re.compile(r"[\x21-\x7e]{1,512}", re.ASCII)
 
 
@@ -99,8 +100,8 @@ def create_job(
     body = _job(kind, wanted, metadata, provider, deadline_s, priority)
     # Every create has a key: a repeat after an answer that was lost finds the job instead of making another.
     headers = {"Idempotency-Key": idempotency_key or f"auto-{secrets.token_hex(16)}"}
-    if not headers["Idempotency-Key"].isascii():
-        raise InvalidInput("idempotency_key: must be ASCII", field="idempotency_key")
+    if not _ONCE.fullmatch(headers["Idempotency-Key"]):
+        raise InvalidInput("idempotency_key: must be 1-255 visible ASCII characters", field="idempotency_key")
     if wait_s is not None:
         headers["Prefer"] = f"wait={max(1, min(60, round(wait_s)))}"
     return _send("POST", "/v1/jobs", body, headers=headers, may_take_s=60 if wait_s else 0)

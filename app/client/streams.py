@@ -6,7 +6,7 @@ import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from app.client.errors import UnexpectedAnswer
+from app.client.errors import InvalidInput, UnexpectedAnswer
 
 MOST_EVENT_BYTES = 1024 * 1024
 """Of one event: whoever sends more is no Reprise service."""
@@ -78,6 +78,17 @@ class Envelope:
     @property
     def tail(self) -> bytes:
         return f"\r\n--{self.boundary}--\r\n".encode()
+
+    def next_bytes(self, sent_bytes: int) -> int:
+        """How much is read from the file next; 0: all of it was."""
+        return PIECE_BYTES if self.size_bytes is None else min(PIECE_BYTES, self.size_bytes - sent_bytes)
+
+    def check(self, sent_bytes: int) -> None:
+        """Raises InvalidInput for a file that became shorter."""
+        if self.size_bytes is not None and sent_bytes < self.size_bytes:
+            raise InvalidInput(
+                f"the file ended after {sent_bytes} of its {self.size_bytes} bytes", field="file"
+            )
 
     @property
     def headers(self) -> dict[str, str]:

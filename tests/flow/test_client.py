@@ -271,6 +271,9 @@ async def test_problems_are_typed_errors(ground: Ground) -> None:
     with pytest.raises(reprise.InvalidInput) as invalid:
         await ground.client.jobs.create("sound_effect", {"prompt": "rain", "duration_s": 99})
     assert (invalid.value.field, invalid.value.status) == ("input.duration_s", 422)
+    for key in ("two words", "a\nb", "é", "x" * 256):
+        with pytest.raises(reprise.InvalidInput, match="idempotency_key"):
+            await ground.client.jobs.create("sound_effect", RAIN, idempotency_key=key)
     with pytest.raises(reprise.InvalidInput, match="not an id"):
         await ground.client.jobs.get("../../healthz")
     with pytest.raises(reprise.NotFound):

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app import client as reprise
-from db.tables import Job
+from db.tables import Asset, Job
 from tests.flow.client_ground import Ground, ground_on
 from tests.flow.conftest import OpenStage, as_data_uri, tone
 
@@ -169,6 +169,31 @@ async def test_an_upload_that_is_cut_is_sent_again_from_its_beginning(ground: Gr
     )
     assert (upload.size_bytes, upload.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert sent.count(len(content)) == 2
+
+
+async def test_waits_and_streams_go_on_through_refusals(ground: Ground) -> None:
+    job = await made(ground)
+    for path in (job.id, "/events"):
+        for status in (429, 503, 502):
+            ground.front.refuse("GET", path, status, retry_after="0")
+    assert (await ground.client.jobs.wait(job.id, 60)).state == "succeeded"
+    assert [event.type async for event in job.events()][-1] == "job.succeeded"
+
+
+async def test_of_a_file_that_changes_while_it_is_sent_no_half_is_stored(ground: Ground) -> None:
+    class Growing(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return super().read(size) or b"more"[:size]
+
+    class Emptied(io.BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            return b""
+
+    content = tone(1.0)
+    assert (await ground.client.uploads.create(Growing(content))).size_bytes == len(content)
+    with pytest.raises(reprise.InvalidInput, match="ended after 0 of its"):
+        await ground.client.uploads.create(Emptied(content))
+    assert await ground.stage.count(Asset) == 1
 
 
 async def test_a_service_that_is_not_there_is_given_up(ground: Ground) -> None:

@@ -13,7 +13,7 @@ from contextlib import aclosing
 from app.client import calls
 from app.client.aio.transport import AsyncTransport
 from app.client.aio.waits import sleep
-from app.client.errors import RepriseError, Unavailable
+from app.client.errors import RateLimited, RepriseError, Unavailable
 from app.client.models import Event, Events, JobFacts, parse
 from app.client.patience import Patience
 from app.client.streams import EventReader
@@ -30,25 +30,19 @@ async def wait_for(transport: AsyncTransport, job_id: str, *, timeout_s: float) 
         asked_s = time.monotonic()
         left_s = max(0.0, until_s - asked_s)
         try:
-            content = await transport.ask(calls.get_job(job_id, wait_s=left_s))
+            content = await transport.ask_once(calls.get_job(job_id, wait_s=left_s))
             if parse(JobFacts, content).is_ended or time.monotonic() >= until_s:
                 return content
             if time.monotonic() - asked_s >= HASTE_S:
                 patience.refresh()
                 continue
-            failure = Unavailable("the service ends waits before their time")
-        except Unavailable as exc:
+            failure: RepriseError = Unavailable("the service ends waits before their time")
+        except (Unavailable, RateLimited) as exc:
             failure = exc
         wait_s = patience.wait_s(failure)
         if wait_s is None:
             raise failure
         await sleep(min(wait_s, max(0.0, until_s - time.monotonic())))
-
-
-async def list_events(transport: AsyncTransport, job_id: str, *, after_seq: int) -> list[Event]:
-    """The events that there are now."""
-    content = await transport.ask(calls.list_events(job_id, after_seq=after_seq))
-    return list(parse(Events, content).items)
 
 
 async def follow(transport: AsyncTransport, job_id: str, *, after_seq: int) -> AsyncGenerator[Event, None]:
@@ -66,7 +60,7 @@ async def follow(transport: AsyncTransport, job_id: str, *, after_seq: int) -> A
             if await _has_no_more(transport, job_id, after_seq):
                 return
             failure: RepriseError = Unavailable("the stream of events ended before the job")
-        except Unavailable as exc:
+        except (Unavailable, RateLimited) as exc:
             failure = exc
         await _pause(patience, failure)
 
@@ -87,8 +81,11 @@ async def _stream(transport: AsyncTransport, job_id: str, after_seq: int) -> Asy
 
 async def _has_no_more(transport: AsyncTransport, job_id: str, after_seq: int) -> bool:
     """Whether the job has ended and every event of it was seen: whoever begins after the last sees none."""
-    job = parse(JobFacts, await transport.ask(calls.get_job(job_id)))
-    return job.is_ended and not await list_events(transport, job_id, after_seq=after_seq)
+    job = parse(JobFacts, await transport.ask_once(calls.get_job(job_id)))
+    if not job.is_ended:
+        return False
+    rest = await transport.ask_once(calls.list_events(job_id, after_seq=after_seq))
+    return not parse(Events, rest).items
 
 
 async def _pause(patience: Patience, failure: RepriseError) -> None:

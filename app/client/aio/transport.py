@@ -19,6 +19,9 @@ from app.client.patience import MOST_CUTS, MOST_RETRIES, Patience
 MOST_ANSWER_BYTES = 64 * 1024 * 1024
 """Of an answer that is read whole; files come in pieces."""
 MOST_PROBLEM_BYTES = 64 * 1024
+MOST_CONNECTIONS = 500
+"""Each wait and each stream holds one; what is more waits for its turn."""
+POOL_S = 600.0
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 Body = Callable[[], AsyncIterator[bytes]]
@@ -47,7 +50,7 @@ class AsyncTransport:
             auth=_Bearer(api_key) if api_key else None,
             headers={"User-Agent": "reprise-client", "Accept": "application/json"},
             follow_redirects=False,
-            limits=httpx.Limits(max_connections=100, max_keepalive_connections=20),
+            limits=httpx.Limits(max_connections=MOST_CONNECTIONS, max_keepalive_connections=20),
         )
 
     def __repr__(self) -> str:
@@ -69,13 +72,17 @@ class AsyncTransport:
         patience = self.patience()
         while True:
             try:
-                async with self.open(call, body) as response:
-                    return await _read(response, MOST_ANSWER_BYTES)
+                return await self.ask_once(call, body)
             except RepriseError as exc:
                 wait_s = patience.wait_s(exc, repeatable=call.is_repeatable)
                 if wait_s is None:
                     raise
             await sleep(wait_s)
+
+    async def ask_once(self, call: Call, body: Body | None = None) -> bytes:
+        """The same in one try, for those who have their own patience."""
+        async with self.open(call, body) as response:
+            return await _read(response, MOST_ANSWER_BYTES)
 
     @asynccontextmanager
     async def open(self, call: Call, body: Body | None = None) -> AsyncIterator[httpx.Response]:
@@ -87,7 +94,7 @@ class AsyncTransport:
             params=dict(call.params) or None,
             headers=dict(call.headers),
             content=body() if body else call.content,
-            timeout=httpx.Timeout(self._timeout_s, read=silence_s),
+            timeout=httpx.Timeout(self._timeout_s, read=silence_s, pool=POOL_S),
         )
         try:
             response = await self._http.send(request, stream=True)
@@ -103,8 +110,8 @@ class AsyncTransport:
             raise UnexpectedAnswer(f"the answer cannot be decoded: {exc}") from exc
 
     def _lost(self, exc: httpx.TransportError) -> RepriseError:
-        if isinstance(exc, httpx.UnsupportedProtocol):
-            return InvalidInput(f"base_url: {exc}", field="base_url")
+        if isinstance(exc, httpx.LocalProtocolError):
+            return InvalidInput(f"what is sent is no HTTP request: {exc}")
         name = type(exc).__name__
         lost = Unavailable(f"{self.base_url}: {name}: {exc}" if str(exc) else f"{self.base_url}: {name}")
         lost.code = "unreachable"

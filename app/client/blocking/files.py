@@ -15,7 +15,7 @@ from app.client.blocking.waits import in_thread, sleep
 from app.client.downloads import Arriving, Part, size_of
 from app.client.errors import InvalidInput, RateLimited, RepriseError, Unavailable
 from app.client.models import OutputFacts, Upload, parse
-from app.client.streams import PIECE_BYTES, Envelope
+from app.client.streams import Envelope
 
 Progress = Callable[[int, int | None], object]
 """Called with the bytes that have been sent, and all there are (None: not known), after each piece. After a
@@ -55,11 +55,13 @@ class Uploads:
                 in_thread(file.seek, start)
             yield envelope.head
             sent_bytes = 0
-            while piece := in_thread(file.read, PIECE_BYTES):
+            # Of a file that grows meanwhile what was there when its size was told.
+            while piece := in_thread(file.read, envelope.next_bytes(sent_bytes)):
                 yield piece
                 sent_bytes += len(piece)
                 if progress is not None:
                     progress(sent_bytes, size_bytes)
+            envelope.check(sent_bytes)
             yield envelope.tail
 
         call = calls.upload(envelope.headers, is_repeatable=start is not None)

@@ -15,7 +15,7 @@ from contextlib import closing
 from app.client import calls
 from app.client.blocking.transport import Transport
 from app.client.blocking.waits import sleep
-from app.client.errors import RepriseError, Unavailable
+from app.client.errors import RateLimited, RepriseError, Unavailable
 from app.client.models import Event, Events, JobFacts, parse
 from app.client.patience import Patience
 from app.client.streams import EventReader
@@ -32,25 +32,19 @@ def wait_for(transport: Transport, job_id: str, *, timeout_s: float) -> bytes:
         asked_s = time.monotonic()
         left_s = max(0.0, until_s - asked_s)
         try:
-            content = transport.ask(calls.get_job(job_id, wait_s=left_s))
+            content = transport.ask_once(calls.get_job(job_id, wait_s=left_s))
             if parse(JobFacts, content).is_ended or time.monotonic() >= until_s:
                 return content
             if time.monotonic() - asked_s >= HASTE_S:
                 patience.refresh()
                 continue
-            failure = Unavailable("the service ends waits before their time")
-        except Unavailable as exc:
+            failure: RepriseError = Unavailable("the service ends waits before their time")
+        except (Unavailable, RateLimited) as exc:
             failure = exc
         wait_s = patience.wait_s(failure)
         if wait_s is None:
             raise failure
         sleep(min(wait_s, max(0.0, until_s - time.monotonic())))
-
-
-def list_events(transport: Transport, job_id: str, *, after_seq: int) -> list[Event]:
-    """The events that there are now."""
-    content = transport.ask(calls.list_events(job_id, after_seq=after_seq))
-    return list(parse(Events, content).items)
 
 
 def follow(transport: Transport, job_id: str, *, after_seq: int) -> Generator[Event, None, None]:
@@ -68,7 +62,7 @@ def follow(transport: Transport, job_id: str, *, after_seq: int) -> Generator[Ev
             if _has_no_more(transport, job_id, after_seq):
                 return
             failure: RepriseError = Unavailable("the stream of events ended before the job")
-        except Unavailable as exc:
+        except (Unavailable, RateLimited) as exc:
             failure = exc
         _pause(patience, failure)
 
@@ -89,8 +83,11 @@ def _stream(transport: Transport, job_id: str, after_seq: int) -> Generator[Even
 
 def _has_no_more(transport: Transport, job_id: str, after_seq: int) -> bool:
     """Whether the job has ended and every event of it was seen: whoever begins after the last sees none."""
-    job = parse(JobFacts, transport.ask(calls.get_job(job_id)))
-    return job.is_ended and not list_events(transport, job_id, after_seq=after_seq)
+    job = parse(JobFacts, transport.ask_once(calls.get_job(job_id)))
+    if not job.is_ended:
+        return False
+    rest = transport.ask_once(calls.list_events(job_id, after_seq=after_seq))
+    return not parse(Events, rest).items
 
 
 def _pause(patience: Patience, failure: RepriseError) -> None:
