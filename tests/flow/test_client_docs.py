@@ -93,6 +93,12 @@ for secret, text in ((SECRETS[0], body), (SECRETS[1], body), (SECRETS[0], b"{}")
     assert printed.count("job.succeeded {'id': 'job_1'}") == 2
 
 
+def test_the_lines_of_the_tutorial_run(tmp_path: Path, url: str) -> None:
+    (block,) = BLOCK.findall((ROOT / "docs" / "tutorial.md").read_text())
+    run(tmp_path, url, block.replace("http://127.0.0.1:8000", url))
+    assert soundfile.info(tmp_path / "hello.flac").duration > 0.5
+
+
 def test_the_lines_of_the_readme_run(tmp_path: Path, url: str) -> None:
     (block,) = BLOCK.findall((ROOT / "README.md").read_text())
     assert len([line for line in block.splitlines() if line]) <= 5
