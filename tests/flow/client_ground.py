@@ -94,6 +94,8 @@ class Front:
     app: ASGIApp
     seen: list[Seen] = field(default_factory=list)
     proxy: FaultProxy | None = None
+    is_hasty: bool = False
+    """Nothing that a caller would wait for is waited for, as by a service that is about to stop."""
     _troubles: list[tuple[str, str, int, dict[str, str]]] = field(default_factory=list)
 
     def refuse(self, method: str, path: str, status: int = 503, **headers: str) -> None:
@@ -118,7 +120,7 @@ class Front:
                 self._troubles.remove(trouble)
                 await (self._refuse(send, status, given) if status else self._lose(scope, receive, send))
                 return
-        await self.app(scope, receive, send)
+        await self.app({**scope, "query_string": b""} if self.is_hasty else scope, receive, send)
 
     async def _refuse(self, send: Send, status: int, headers: dict[str, str]) -> None:
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -153,8 +153,8 @@ async def test_a_stream_is_followed_through_a_restart_of_what_is_between(ground:
     waiting = asyncio.create_task(job.wait(60))
     await begun.wait()
     await ground.proxy.down()
-    await ground.finish()
     await ground.proxy.up()
+    await ground.finish()
     await following
     assert seen == list(range(1, len(seen) + 1))
     assert (await waiting).state == "succeeded"
@@ -178,6 +178,16 @@ async def test_waits_and_streams_go_on_through_refusals(ground: Ground) -> None:
             ground.front.refuse("GET", path, status, retry_after="0")
     assert (await ground.client.jobs.wait(job.id, 60)).state == "succeeded"
     assert [event.type async for event in job.events()][-1] == "job.succeeded"
+
+
+async def test_a_service_that_ends_waits_early_is_not_asked_without_end(ground: Ground) -> None:
+    client = ground.connect(ground.url, retry_for_s=2)
+    job = await client.jobs.create("sound_effect", RAIN)
+    ground.front.is_hasty = True
+    with pytest.raises(reprise.Unavailable, match="before their time"):
+        await client.jobs.wait(job.id, 600)
+    assert len(ground.front.asked("GET", job.id)) < 30
+    assert (await client.jobs.get(job.id)).state == "queued"
 
 
 async def test_of_a_file_that_changes_while_it_is_sent_no_half_is_stored(ground: Ground) -> None:

@@ -22,7 +22,7 @@ class AsyncJobs:
     async def create(
         self,
         kind: str,
-        wanted: Mapping[str, Any],
+        input: Mapping[str, Any],  # noqa: A002 - the word of the API
         *,
         metadata: Mapping[str, Any] | None = None,
         provider: str | None = None,
@@ -33,12 +33,12 @@ class AsyncJobs:
     ) -> AsyncJob:
         """Ask for a job; it as it stands once it is stored, or with `wait_s` (1-60) once it has ended within.
 
-        `wanted` is the kind's input. Without an `idempotency_key` one is made: whatever happens on the way,
+        `input` is what the kind takes. Without an `idempotency_key` one is made: whatever happens on the way,
         one call makes one job. Your own key makes one job over many calls.
         """
         call = calls.create_job(
             kind,
-            wanted,
+            input,
             metadata=metadata,
             provider=provider,
             deadline_s=deadline_s,

@@ -77,14 +77,14 @@ class Reprise:
     def forecast(
         self,
         kind: str,
-        wanted: Mapping[str, Any],
+        input: Mapping[str, Any],  # noqa: A002 - the word of the API
         *,
         provider: str | None = None,
         deadline_s: float | None = None,
         priority: int | None = None,
     ) -> Forecast:
         """Where a job would run, why, how soon and for how much; nothing is stored."""
-        call = calls.forecast(kind, wanted, provider=provider, deadline_s=deadline_s, priority=priority)
+        call = calls.forecast(kind, input, provider=provider, deadline_s=deadline_s, priority=priority)
         return parse(Forecast, self._transport.ask(call))
 
     def asset(self, asset_id: str) -> Asset:
