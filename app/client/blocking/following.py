@@ -1,0 +1,97 @@
+"""Waiting for a job's end and following its events: woken by the service, never by a timer.
+
+Promises: every event once and in order, over any number of cut connections; a wait ends when the job does,
+when its time is over, or when the service stays away for longer than the client's patience.
+"""
+
+# Made from app/client/aio by scripts/make-client. Change it there and run that again.
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from contextlib import closing
+
+from app.client import calls
+from app.client.blocking.transport import Transport
+from app.client.blocking.waits import sleep
+from app.client.errors import RateLimited, RepriseError, Unavailable
+from app.client.models import Event, Events, JobFacts, parse
+from app.client.patience import Patience
+from app.client.streams import EventReader
+
+HASTE_S = 1.0
+"""A wait that is answered sooner than this, without an end, is a service that stops."""
+
+
+def wait_for(transport: Transport, job_id: str, *, timeout_s: float) -> bytes:
+    """The job's last answer: it has ended, or the time is over. Raises RepriseError."""
+    patience = transport.long_patience()
+    until_s = time.monotonic() + timeout_s
+    while True:
+        asked_s = time.monotonic()
+        left_s = max(0.0, until_s - asked_s)
+        try:
+            content = transport.ask_once(calls.get_job(job_id, wait_s=left_s))
+            if parse(JobFacts, content).is_ended or time.monotonic() >= until_s:
+                return content
+            if time.monotonic() - asked_s >= HASTE_S:
+                patience.refresh()
+                continue
+            failure: RepriseError = Unavailable("the service ends waits before their time")
+        except (Unavailable, RateLimited) as exc:
+            failure = exc
+        wait_s = patience.wait_s(failure)
+        if wait_s is None:
+            raise failure
+        sleep(min(wait_s, max(0.0, until_s - time.monotonic())))
+
+
+def follow(transport: Transport, job_id: str, *, after_seq: int) -> Generator[Event, None, None]:
+    """Every event after `after_seq` until the job's last. Raises RepriseError."""
+    patience = transport.long_patience()
+    while True:
+        try:
+            with closing(_stream(transport, job_id, after_seq)) as events:
+                for event in events:
+                    after_seq = event.seq
+                    patience.refresh()
+                    yield event
+                    if event.is_last:
+                        return
+            if _has_no_more(transport, job_id, after_seq):
+                return
+            failure: RepriseError = Unavailable("the stream of events ended before the job")
+        except (Unavailable, RateLimited) as exc:
+            failure = exc
+        _pause(patience, failure)
+
+
+def _stream(transport: Transport, job_id: str, after_seq: int) -> Generator[Event, None, None]:
+    """One connection's events, each the next in its turn; it ends at the first that is not."""
+    reader = EventReader()
+    with transport.open(calls.follow_events(job_id, after_seq=after_seq)) as response:
+        for chunk in response.iter_bytes():
+            for data in reader.feed(chunk):
+                event = parse(Event, data)
+                if event.seq > after_seq + 1:
+                    return
+                if event.seq == after_seq + 1:
+                    after_seq = event.seq
+                    yield event
+
+
+def _has_no_more(transport: Transport, job_id: str, after_seq: int) -> bool:
+    """Whether the job has ended and every event of it was seen: whoever begins after the last sees none."""
+    job = parse(JobFacts, transport.ask_once(calls.get_job(job_id)))
+    if not job.is_ended:
+        return False
+    rest = transport.ask_once(calls.list_events(job_id, after_seq=after_seq))
+    return not parse(Events, rest).items
+
+
+def _pause(patience: Patience, failure: RepriseError) -> None:
+    wait_s = patience.wait_s(failure)
+    if wait_s is None:
+        raise failure
+    sleep(wait_s)

@@ -1,0 +1,116 @@
+"""`client.jobs`: ask, read, wait, list, cancel, retry, follow."""
+
+# Made from app/client/aio by scripts/make-client. Change it there and run that again.
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from app.client import calls
+from app.client.blocking import following
+from app.client.blocking.shown import WAIT_S, Job, bind, settle
+from app.client.blocking.transport import Transport
+from app.client.models import Event, Page, parse
+
+
+class Jobs:
+    """Every call raises RepriseError."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def create(
+        self,
+        kind: str,
+        input: Mapping[str, Any],  # noqa: A002 - the word of the API
+        *,
+        metadata: Mapping[str, Any] | None = None,
+        provider: str | None = None,
+        deadline_s: float | None = None,
+        priority: int | None = None,
+        idempotency_key: str | None = None,
+        wait_s: float | None = None,
+    ) -> Job:
+        """Ask for a job; it as it stands once it is stored, or with `wait_s` (1-60) once it has ended within.
+
+        `input` is what the kind takes. Without an `idempotency_key` one is made: whatever happens on the way,
+        one call makes one job. Your own key makes one job over many calls.
+        """
+        call = calls.create_job(
+            kind,
+            input,
+            metadata=metadata,
+            provider=provider,
+            deadline_s=deadline_s,
+            priority=priority,
+            idempotency_key=idempotency_key,
+            wait_s=wait_s,
+        )
+        return bind(self._transport, self._transport.ask(call))
+
+    def get(self, job_id: str) -> Job:
+        """A job as it stands. Raises NotFound."""
+        return bind(self._transport, self._transport.ask(calls.get_job(job_id)))
+
+    def wait(self, job_id: str, timeout_s: float = WAIT_S, *, check: bool = True) -> Job:
+        """The job once it has ended: the service holds the answer back until then.
+
+        Raises TimedOut after `timeout_s`, JobFailed and JobCanceled; without `check` those two are returned.
+        """
+        content = following.wait_for(self._transport, job_id, timeout_s=timeout_s)
+        return settle(bind(self._transport, content), timeout_s, check=check)
+
+    def page(
+        self,
+        *,
+        state: str | None = None,
+        kind: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        q: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[Job]:
+        """One page of jobs, newest first."""
+        call = calls.list_jobs(
+            state=state, kind=kind, since=since, until=until, q=q, limit=limit, cursor=cursor
+        )
+        return parse(Page[Job], self._transport.ask(call), self._transport)
+
+    def list(
+        self,
+        *,
+        state: str | None = None,
+        kind: str | None = None,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        q: str | None = None,
+        limit: int = 50,
+    ) -> Iterator[Job]:
+        """Every job that fits, newest first; the pages, of `limit` each, are fetched as they are needed."""
+        cursor = None
+        while True:
+            page = self.page(
+                state=state, kind=kind, since=since, until=until, q=q, limit=limit, cursor=cursor
+            )
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            cursor = page.next_cursor
+
+    def cancel(self, job_id: str) -> Job:
+        """End a job; canceling a canceled one changes nothing. Raises Conflict where it ended otherwise."""
+        return bind(self._transport, self._transport.ask(calls.cancel_job(job_id)))
+
+    def retry(self, job_id: str) -> Job:
+        """A new job that asks for the same. Raises Conflict unless that one failed or was canceled.
+
+        Not repeated when its answer is lost: look for a job with this `retry_of` before you call it again.
+        """
+        return bind(self._transport, self._transport.ask(calls.retry_job(job_id)))
+
+    def events(self, job_id: str, *, after_seq: int = 0) -> Generator[Event, None, None]:
+        """Every event after `after_seq` as it happens, until the last: each once, over cut connections."""
+        return following.follow(self._transport, job_id, after_seq=after_seq)
