@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import __version__
 from app.errors import Stopping
 from app.settings import Settings
-from app.web.access import KeyCheck
+from app.web.gate.access import KeyCheck
 from app.web.gate.bodies import StrictJson
 from app.web.gate.headers import SecurityHeaders
 from app.web.gate.hosts import HostGate

@@ -20,7 +20,7 @@ MOST_MODULES_IN_DB = 17
 """One a table with its verbs, and what they stand on."""
 MOST_MODULES_IN_ROUTES = 12
 """One a family."""
-MOST_MODULES_IN_CLI = 13
+MOST_MODULES_IN_CLI = 15
 """One a family of commands, and what they share."""
 MOST_MODULES = {
     ROOT / "app" / "cli": MOST_MODULES_IN_CLI,
@@ -29,7 +29,8 @@ MOST_MODULES = {
     ROOT / "db": MOST_MODULES_IN_DB,
 }
 FORBIDDEN_NAMES = re.compile(r"(utils|helpers|common|core|misc|manager|service|handler|processor)s?")
-EXEMPT_FROM_SIZE = {ROOT / "db" / "tables.py"}
+EXEMPT_FROM_SIZE = {ROOT / "db" / "tables.py", ROOT / "app" / "settings.py"}
+"""Tables: one row follows the other, and who looks for one looks in one place."""
 
 
 def _name(path: Path) -> str:

@@ -23,7 +23,7 @@ from app.cli.request import AsJson
 from app.errors import InvalidInput, NotFound
 from app.settings import Settings
 from app.watch.clocks import LineClock
-from app.wiring import check_schema, open_database
+from app.wiring.openers import check_schema, open_database
 from db.tables import AccessKey
 
 keys = typer.Typer(no_args_is_help=True, help="Keys of callers: create, list, rotate, revoke.")

@@ -28,7 +28,7 @@ from app.gpu.running import running_gpu_worker
 from app.kinds import KINDS
 from app.serve import running_service, running_worker
 from app.settings import Settings
-from app.wiring import open_database
+from app.wiring.openers import open_database
 from app.work import Station
 from app.workspace import Workspace
 from db import schema

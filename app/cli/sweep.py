@@ -16,7 +16,7 @@ from app.cli.calls import CommandError, run
 from app.cli.connection import read_settings
 from app.housekeeping import MOST_NAMED, Housekeeper, Swept
 from app.settings import Settings
-from app.wiring import check_schema, open_database, open_storage
+from app.wiring.openers import check_schema, open_database, open_storage
 
 
 def sweep(

@@ -39,7 +39,7 @@ Part = Annotated[Runtime, Depends(runtime_of)]
 
 
 def find_caller(request: Request) -> Caller | None:
-    """Whoever calls, as `app.web.access` has proven; None where a signed link stands for a key."""
+    """Whoever calls, as `app.web.gate.access` has proven; None where a signed link stands for a key."""
     caller: Caller | None = getattr(request.state, "caller", None)
     return caller
 

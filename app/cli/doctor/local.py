@@ -18,7 +18,7 @@ from app.cli.doctor.finding import Check, Finding
 from app.errors import EngineUnavailable, StartupError
 from app.provider.signature import WebhookSecrets
 from app.settings import Settings
-from app.wiring import disks_of, open_database, open_storage
+from app.wiring.openers import disks_of, open_database, open_storage
 from app.workspace import Disks
 from db import schema
 from db.mysql.server import find_weaknesses

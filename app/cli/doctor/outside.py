@@ -21,7 +21,7 @@ from app.outbound import Outbound
 from app.provider.base import Provider
 from app.settings import Settings
 from app.web.server import is_loopback
-from app.wiring import make_routes
+from app.wiring.openers import make_routes
 
 _BODY_BYTES = 1_000_000
 _SKEW_WARN_S = 10.0

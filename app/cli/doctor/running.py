@@ -14,7 +14,7 @@ from app.routing.circuits import Circuit
 from app.settings import Settings
 from app.watch.clocks import LineClock
 from app.watch.figures import STATIONS, Queues
-from app.wiring import open_database
+from app.wiring.openers import open_database
 from db import schema
 from db.circuits import list_circuits
 from db.figures import read_queues

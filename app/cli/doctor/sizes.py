@@ -10,7 +10,7 @@ from app.cli.doctor.finding import Check, Finding
 from app.settings import Settings
 from app.tokens import Callbacks
 from app.web.server import is_loopback
-from app.wiring import open_database
+from app.wiring.openers import open_database
 from db import schema
 from db.keys import claim_secret
 from db.session import DatabaseUnavailable

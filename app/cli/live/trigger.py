@@ -32,7 +32,7 @@ from app.provider.signature import WebhookSecrets
 from app.settings import Settings
 from app.tokens import Callbacks
 from app.web.server import is_loopback
-from app.wiring import open_database
+from app.wiring.openers import open_database
 from db.attempts import find_attempt, list_attempts
 from db.keys import claim_secret
 from db.tables import Attempt

@@ -1,8 +1,8 @@
 """The one place where live objects are made: clients, database, engine, notifier, store, stations.
 
 `open_runtime(settings, **replacements)` is how the web, the worker, the commands, the scripts and the tests
-get a service. Tests replace ports by name here; nothing is patched by path, nothing is a module-level
-singleton, and two runtimes in one process do not know of each other.
+get a service; `openers` makes the single parts. Tests replace ports by name here; nothing is patched by
+path, nothing is a module-level singleton, and two runtimes in one process do not know of each other.
 """
 
 from __future__ import annotations
@@ -51,6 +51,17 @@ from app.watch.clocks import Clock, LineClock
 from app.watch.figures import Figures
 from app.watch.looks import make_dependencies
 from app.watch.metrics import Metrics
+from app.wiring.openers import (
+    check_schema,
+    claim_own_secret,
+    disks_of,
+    make_routes,
+    open_bench,
+    open_database,
+    open_engine,
+    open_notifier,
+    open_storage,
+)
 from app.work import Station, WorkEngine
 from app.work.embedded import EmbeddedEngine
 from app.worker import StationRoom, Worker
@@ -139,8 +150,8 @@ async def open_runtime(
         line = Line(
             settings=settings,
             database=database,
-            engine=engine or _make_engine(settings),
-            notifier=notifier or await _make_notifier(settings, stack),
+            engine=engine or open_engine(settings),
+            notifier=notifier or await open_notifier(settings, stack),
             metrics=Metrics(),
             clock=line_clock,
             router=Router(settings, list(routes)),
@@ -149,8 +160,8 @@ async def open_runtime(
         )
         for route in routes.values():
             stack.push_async_callback(route.provider.aclose)
-        bench = _make_bench(settings, outbound, stack)
-        secret = await _own_secret(database)
+        bench = open_bench(settings, outbound, stack)
+        secret = await claim_own_secret(database)
         local = frozenset({"cog"}) if embedded_worker else frozenset()
         callbacks = Callbacks(secret=secret, public_url=settings.public_url, local=local)
         links = Links(secret=secret, life_s=settings.asset_url_s)
@@ -267,148 +278,3 @@ def _make_figures(line: Line, providers: Mapping[str, Provider], bench: Bench, d
         disks=disks,
         kinds=list(KINDS),
     )
-
-
-def disks_of(settings: Settings) -> dict[str, Path]:
-    """The folders whose disks matter, by the word for them: `var`, and those of a store and database here."""
-    places = {"var": settings.var_dir}
-    if settings.storage_url.startswith("file://"):
-        places["storage"] = Path(settings.storage_url.removeprefix("file://"))
-    if settings.is_sqlite:
-        places["database"] = lock_path(settings).parent
-    return places
-
-
-def open_database(settings: Settings) -> Database:
-    """The database alone: for migrations and the doctor."""
-    try:
-        return Database(
-            settings.database_url,
-            PoolLimits(
-                size=settings.db_pool_size,
-                max_overflow=settings.db_max_overflow,
-                recycle_s=settings.db_pool_recycle,
-                timeout_s=settings.db_pool_timeout,
-                held_limit_s=settings.db_held_limit,
-                statement_timeout_s=settings.db_statement_timeout,
-            ),
-        )
-    except OSError as exc:
-        raise StartupError(f"DATABASE_URL: {exc.filename} cannot be made: {exc.strerror}") from exc
-    except ModuleNotFoundError as exc:
-        raise StartupError(f"DATABASE_URL: the driver {exc.name} is not installed") from exc
-
-
-def open_storage(settings: Settings) -> Storage:
-    """The object store alone: for the sweep and the doctor. Raises StartupError."""
-    limits = BucketLimits(
-        timeout_s=settings.storage_timeout_s,
-        connect_timeout_s=settings.storage_connect_timeout_s,
-        retries=settings.storage_retries,
-        retry_s=settings.storage_retry_s,
-    )
-    return Storage(settings.storage_url, limits)
-
-
-async def check_schema(database: Database) -> None:
-    """A file is brought up to date here; a database on a server is its operators' to migrate."""
-    standing, wanted = await schema.standing(database), schema.head_revision()
-    match standing:
-        case schema.Standing.CURRENT:
-            return
-        case schema.Standing.NEWER:
-            log.info("schema.newer", here=await schema.current_revision(database), wanted=wanted)
-        case schema.Standing.FOREIGN:
-            here = await schema.current_revision(database)
-            raise StartupError(
-                f"DATABASE_URL: the schema is at {here}, which this release (at {wanted}) cannot work with: "
-                "run the release that made it, or let that one take it back by `reprise migrate --revision`"
-            )
-        case schema.Standing.OLDER if database.is_sqlite:
-            await schema.upgrade(database)
-            log.info("schema.upgraded", revision=wanted)
-        case schema.Standing.OLDER:
-            here = await schema.current_revision(database)
-            raise StartupError(f"DATABASE_URL: the schema is at {here}, not {wanted}: run `reprise migrate`")
-
-
-async def make_routes(
-    settings: Settings, *, embedded_by: str | None = None, workers_elsewhere: bool = False
-) -> dict[str, Route]:
-    """The providers that are configured, in the order in which `auto` prefers them.
-
-    `embedded_by` is the process that runs a Cog server of ours as its child, if one does. With
-    `workers_elsewhere` jobs for such servers are taken and their callbacks understood, none is asked here.
-    """
-    routes: dict[str, Route] = {}
-    if settings.replicate_api_token is not None:
-        if settings.public_url is None:
-            raise StartupError("PUBLIC_URL: needed with REPLICATE_API_TOKEN, so that Replicate can call back")
-        replicate = Replicate(
-            token=settings.replicate_api_token.get_secret_value(),
-            base_url=settings.replicate_base_url,
-            secrets=_webhook_secrets(settings),
-            tolerance_s=settings.webhook_tolerance_s,
-        )
-        routes["replicate"] = Route(replicate)
-    if settings.cog_urls or embedded_by is not None or workers_elsewhere:
-        urls = settings.cog_urls_by_kind
-        cog = Cog(urls=urls)
-        if "*" in urls:
-            # One server for all kinds is a worker of ours: any other image makes one thing, told no kind.
-            cog.point("*", urls["*"], takes_kind=True)
-        routes["cog"] = Route(
-            cog,
-            slots=settings.gpu_worker_slots,
-            owner=embedded_by,
-            is_asked=bool(urls) or embedded_by is not None,
-        )
-    return routes
-
-
-def _webhook_secrets(settings: Settings) -> list[str]:
-    if settings.replicate_webhook_secret is None:
-        return []
-    return settings.replicate_webhook_secret.get_secret_value().split()
-
-
-def _make_bench(settings: Settings, outbound: Outbound | None, stack: AsyncExitStack) -> Bench:
-    workspace = Workspace(settings.var_dir)
-    stack.callback(workspace.close)
-    outbound = outbound or Outbound(allow=settings.outbound_allow)
-    stack.push_async_callback(outbound.aclose)
-    return Bench(
-        outbound=outbound,
-        audio=Audio(
-            binary=settings.ffmpeg_binary or default_binary(),
-            timeout_s=settings.replicate_ffmpeg_timeout,
-            max_bytes=settings.replicate_max_file_size,
-        ),
-        storage=open_storage(settings),
-        workspace=workspace,
-    )
-
-
-def _make_engine(settings: Settings) -> WorkEngine:
-    if not settings.is_shared:
-        return EmbeddedEngine()
-    from app.work.postgres import PostgresEngine
-
-    return PostgresEngine(settings.database_url)
-
-
-async def _make_notifier(settings: Settings, stack: AsyncExitStack) -> Notifier:
-    if not settings.is_shared:
-        return InProcessNotifier()
-    from app.notify.postgres import PostgresHints
-
-    hints = PostgresHints(settings.database_url)
-    await hints.start()
-    stack.push_async_callback(hints.aclose)
-    return hints
-
-
-async def _own_secret(database: Database) -> str:
-    """The installation's secret: made by whichever process comes first, the same for all."""
-    async with database.transaction() as tx:
-        return await claim_secret(tx, "callbacks", secrets.token_hex(32), now=await tx.now())
