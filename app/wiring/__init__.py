@@ -7,11 +7,9 @@ path, nothing is a module-level singleton, and two runtimes in one process do no
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import structlog
 
@@ -24,7 +22,6 @@ from app.audio import Audio, default_binary
 from app.costs.books import Books
 from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
-from app.errors import StartupError
 from app.feed import Arrivals, Feed
 from app.finish import Bench, Finisher
 from app.housekeeping import Housekeeper
@@ -33,19 +30,15 @@ from app.intake.uploads import Uploads
 from app.jobs import Jobs
 from app.kinds import KINDS
 from app.line import Line
-from app.notify import InProcessNotifier, Notifier
+from app.notify import Notifier
 from app.outbound import Outbound
 from app.outlines import Outlines
-from app.ownership import lock_path
 from app.provider.base import Provider
-from app.provider.cog import Cog
-from app.provider.replicate import Replicate
 from app.rates.limiter import Rates
 from app.recovery import Recovery
 from app.replay import Replay
 from app.routing.router import Router
 from app.settings import Settings
-from app.storage import BucketLimits, Storage
 from app.tokens import Callbacks, Cursors, Links
 from app.watch.clocks import Clock, LineClock
 from app.watch.figures import Figures
@@ -60,18 +53,12 @@ from app.wiring.openers import (
     open_database,
     open_engine,
     open_notifier,
-    open_storage,
 )
 from app.work import Station, WorkEngine
-from app.work.embedded import EmbeddedEngine
 from app.worker import StationRoom, Worker
-from app.workspace import Disks, Workspace
-from db import schema
-from db.engines import PoolLimits
+from app.workspace import Disks
 from db.feed import settle_feed
 from db.ids import make_id
-from db.keys import claim_secret
-from db.session import Database
 
 log = structlog.get_logger()
 
