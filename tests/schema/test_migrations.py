@@ -5,11 +5,11 @@ from __future__ import annotations
 import importlib
 from datetime import UTC, datetime
 
-from sqlalchemy import delete, insert, inspect, select
+from sqlalchemy import delete, insert, inspect, select, text
 
 from db import schema
 from db.session import Database
-from db.tables import Announcement, AnnouncementAttempt, Attempt, Job, Table
+from db.tables import AccessKey, Announcement, AnnouncementAttempt, Attempt, IdempotencyKey, Job, Table
 
 
 async def test_the_migrations_make_exactly_the_tables(database: Database) -> None:
@@ -86,6 +86,38 @@ async def test_announcements_come_and_go_with_rows_present(database: Database) -
     async with database.reading() as tx:
         kept = (await tx.execute(select(Job.__table__))).mappings().one()  # type: ignore[attr-defined]
     assert (kept["id"], kept["callback_url"]) == ("job_1", None)
+
+
+async def test_idempotency_keys_outlive_the_migration_that_gives_them_tenants(database: Database) -> None:
+    """Fault 51: down, the keys that an older release can know stay; up, they are the default tenant's."""
+    keys = importlib.import_module("db.migrations.versions.0010_keys")
+    at = datetime(2026, 3, 1, 12, 30, 15, 123456, tzinfo=UTC)
+    rows = [
+        IdempotencyKey(tenant=tenant, key="same", fingerprint=tenant, job_id=f"job_{tenant}", created_at=at)
+        for tenant in ("default", "acme")
+    ]
+    claimed = IdempotencyKey(key="open", fingerprint="mark", job_id="", created_at=at, open_until=at)
+    secret = AccessKey(
+        id="key_1", prefix="rp_x", digest="d" * 64, name="n", tenant="acme", scopes=["admin"], created_at=at
+    )
+    async with database.transaction() as tx:
+        await tx.execute(insert(IdempotencyKey), [row.model_dump() for row in (*rows, claimed)])
+        await tx.execute(insert(AccessKey), secret.model_dump())
+    await schema.downgrade(database, keys.down_revision)
+    assert not {"access_keys", "audit"} & await _tables(database)
+    async with database.transaction() as tx:
+        # As the older release writes one, which knows of no tenants.
+        columns = "fingerprint, job_id, created_at FROM idempotency_keys"
+        await tx.execute(text(f"INSERT INTO idempotency_keys SELECT 'older', {columns}"))
+    await schema.upgrade(database)
+    async with database.reading() as tx:
+        statement = select(IdempotencyKey.__table__).order_by("key")  # type: ignore[attr-defined]
+        kept = [IdempotencyKey(**row) for row in (await tx.execute(statement)).mappings()]
+    assert [(row.tenant, row.key, row.job_id, row.created_at) for row in kept] == [
+        ("default", "older", "job_default", at),
+        ("default", "same", "job_default", at),
+    ]
+    assert await schema.differences(database) == []
 
 
 async def _tables(database: Database) -> set[str]:
