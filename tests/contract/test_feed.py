@@ -11,6 +11,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import delete, select, text, update
@@ -287,3 +288,32 @@ async def test_rows_that_were_brought_from_another_server_leave_the_feed_and_blo
         found = await read_feed(tx, "default", after=0, limit=10)
         assert (names(list(found.rows)), found.floor) == ([("job_b", 1)], 0)
         assert await read_head(tx, "default") < 2**51
+
+
+@pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+async def test_a_page_is_read_by_its_index_and_never_sorted(database: Database) -> None:
+    """However long the feed is: a reader that is up to date looks at what is new to it."""
+    for number in range(20):
+        await submit(database, *(f"job_{number}_{each}" for each in range(50)), tenant=f"t{number % 4}")
+    plan: list[str] = []
+
+    async with database.reading() as tx:
+        if database.is_shared:
+            await tx.execute(text("ANALYZE events"))
+        reading = tx.execute
+
+        async def explained(statement: Any, values: Any = None) -> Any:
+            compiled = statement.compile(
+                dialect=database.engine.dialect, compile_kwargs={"literal_binds": True}
+            )
+            word = "EXPLAIN" if database.is_shared else "EXPLAIN QUERY PLAN"
+            plan.extend(
+                str(row) for row in await reading(text(f"{word} {str(compiled).replace(':', chr(92) + ':')}"))
+            )
+            return await reading(statement, values)
+
+        tx.execute = explained  # type: ignore[method-assign]
+        found = await read_feed(tx, "t1", after=0, limit=10)
+    assert len(found.rows) == 10
+    assert any("ix_events_feed" in line for line in plan), plan
+    assert not any("TEMP B-TREE" in line or "Sort" in line for line in plan), plan
