@@ -236,7 +236,7 @@ def children() -> Iterator[Callable[[], list[psutil.Process]]]:
         return [process for process in me.children(recursive=True) if process.pid not in before]
 
     yield living
-    _, alive = psutil.wait_procs(living(), timeout=5)
+    _, alive = psutil.wait_procs(living(), timeout=30)
     assert not alive, f"left running: {[process.cmdline() for process in alive]}"
 
 

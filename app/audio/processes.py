@@ -18,12 +18,14 @@ import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import Any
 
 from app.audio.starting import STARTER, Program, start
 from app.errors import EngineUnavailable
 
 _STDERR_TAIL_BYTES = 8 * 1024
+_READ_BYTES = 64 * 1024
+"""What a pipe of Linux holds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +72,6 @@ async def run(
     )
     try:
         _limit(program.pid, limits)
-        for pipe in pipes:
-            await pipe.open()
         await asyncio.wait({exited}, timeout=timeout_s)
         if not exited.done():
             raise TimeoutError(f"the program ran longer than {timeout_s:g} s")
@@ -81,40 +81,40 @@ async def run(
     return Finished(exited.result(), stdout, stderr.decode("utf-8", "replace"))
 
 
-class _Pipe(asyncio.Protocol):
+class _Pipe:
     """Reads a pipe as it fills (a full one would stop the program) and keeps what was asked for.
 
-    Not `asyncio.subprocess`: that has no public way to give up on a pipe that somebody else still holds.
+    Owns the descriptor and closes it once. Not `connect_read_pipe`: on uvloop both libuv and the file object
+    close it, and between the two another thread may have been given its number (a file of SQLite's, or the
+    pipe of the next program, as was seen). Nor `asyncio.subprocess`, which has no public way to give up on a
+    pipe that somebody else still holds.
     """
 
-    def __init__(self, end: IO[bytes] | None, *, keep: Callable[[bytes], bytes]) -> None:
+    def __init__(self, end: int, *, keep: Callable[[bytes], bytes]) -> None:
         self.held = b""
-        self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[None] = self._loop.create_future()
         self._end = end
         self._keep = keep
-        self._transport: asyncio.BaseTransport | None = None
+        os.set_blocking(end, False)
+        self._loop.add_reader(end, self._read)
 
-    @property
-    def is_open(self) -> bool:
-        return self._transport is not None
-
-    async def open(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.connect_read_pipe(lambda: self, self._end)
-
-    def data_received(self, data: bytes) -> None:
-        self.held = self._keep(self.held + data)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.closed.done():
-            self.closed.set_result(None)
+    def _read(self) -> None:
+        try:
+            data = os.read(self._end, _READ_BYTES)
+        except BlockingIOError:
+            return
+        if data:
+            self.held = self._keep(self.held + data)
+        else:
+            self.give_up()
 
     def give_up(self) -> None:
-        """Read no more: something outside the group may still hold the other end."""
-        if self._transport is not None:
-            self._transport.close()
-        elif self._end is not None:
-            self._end.close()
+        """Read no more: at the end, or because something outside the group may still hold the other end."""
+        if not self.closed.done():
+            self._loop.remove_reader(self._end)
+            os.close(self._end)
+            self.closed.set_result(None)
 
 
 async def _start(argv: Sequence[str]) -> Program:
@@ -142,8 +142,8 @@ def _end_unwanted(starting: Future[Program]) -> None:
         program = starting.result()
         os.killpg(program.pid, signal.SIGKILL)
         program.wait()
-        program.stdout.close()
-        program.stderr.close()
+        os.close(program.stdout)
+        os.close(program.stderr)
 
 
 async def _end(pid: int, exited: asyncio.Future[int], pipes: Sequence[_Pipe], reap_s: float) -> None:
@@ -152,7 +152,7 @@ async def _end(pid: int, exited: asyncio.Future[int], pipes: Sequence[_Pipe], re
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     try:
-        ends: list[asyncio.Future[Any]] = [exited, *(pipe.closed for pipe in pipes if pipe.is_open)]
+        ends: list[asyncio.Future[Any]] = [exited, *(pipe.closed for pipe in pipes)]
         await asyncio.wait(ends, timeout=reap_s)
     finally:
         for pipe in pipes:

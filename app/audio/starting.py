@@ -20,7 +20,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import IO
 
 _SETSIGDEF = 0x04
 _SETSID = 0x400 if sys.platform == "darwin" else 0x80
@@ -37,11 +36,14 @@ STARTER = ThreadPoolExecutor(max_workers=1, thread_name_prefix="starts-programs"
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program that was started: its process id, which is its group's too, and our ends of its pipes."""
+    """A program that was started: its process id, which is its group's too, and our ends of its pipes.
+
+    Descriptors, for whoever reads them to close.
+    """
 
     pid: int
-    stdout: IO[bytes]
-    stderr: IO[bytes]
+    stdout: int
+    stderr: int
 
     def wait(self) -> int:
         """Wait for its end and reap it; the exit code, negative for a signal. Blocks; called once."""
@@ -63,8 +65,7 @@ def start(argv: Sequence[str], env: Mapping[str, str]) -> Program:
         raise
     finally:
         _close(theirs)
-    stdout, stderr = (os.fdopen(end, "rb", buffering=0) for end in ours)
-    return Program(pid, stdout, stderr)
+    return Program(pid, *ours)
 
 
 def _spawn(argv: Sequence[str], env: Mapping[str, str], descriptors: Sequence[int]) -> int:

@@ -561,3 +561,42 @@ def test_the_sniff_finds_what_an_id3_tag_stands_before(tmp_path: Path) -> None:
     for magic, container in [(b"fLaC", "flac"), (b"\xff\xf1\x50\x80", "aac"), (b"\xff\xfb\x90\x64", "mp3")]:
         source.write_bytes(tag + magic)
         assert sniff(source) == container
+
+
+CHURN = """
+import asyncio, os, threading, uvloop
+from app.audio.processes import run
+
+over = threading.Event()
+
+def open_and_close() -> None:
+    while not over.is_set():
+        mine = [os.open(os.devnull, os.O_RDONLY), *os.pipe()]
+        for each in mine:
+            os.fstat(each)
+        for each in mine:
+            os.close(each)
+
+async def start_many() -> None:
+    for _ in range(40):
+        await asyncio.gather(*(run(["/bin/true"], timeout_s=60) for _ in range(8)))
+
+others = [threading.Thread(target=open_and_close) for _ in range(3)]
+failed = []
+threading.excepthook = lambda told: failed.append(told.exc_value)
+for each in others:
+    each.start()
+try:
+    uvloop.run(start_many())
+finally:
+    over.set()
+    for each in others:
+        each.join()
+print(failed)
+"""
+
+
+def test_no_descriptor_of_another_thread_is_ever_closed() -> None:
+    """A descriptor that is closed twice is, the second time, somebody else's: a database's file, say."""
+    ended = subprocess.run([sys.executable, "-c", CHURN], check=False, capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout.strip()) == (0, "[]"), ended.stderr

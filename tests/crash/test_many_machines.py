@@ -190,7 +190,7 @@ def _kill_tree(pid: int) -> None:
     victims = [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]
     for process in victims:
         process.send_signal(signal.SIGKILL)
-    psutil.wait_procs(victims[1:], timeout=5)
+    psutil.wait_procs(victims[1:], timeout=30)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import becomes
 from tests.crash.child import Child
 from tests.fakes.provider import SECRET, FakeReplicate
 
@@ -128,7 +129,9 @@ async def test_after_a_power_cut_at_any_moment_every_acknowledged_webhook_and_jo
         for torn in (False, True):
             folder = _cut(tmp_path, f"cut-{number}-{torn}", dice if torn else None)
             cuts.append(Cut(folder, frozenset(jobs), frozenset(deliveries)))
-    assert (tmp_path / "platter" / "reprise.db").stat().st_size > 15_000_000, "the log was copied back"
+    # The log is copied back, however long a busy machine takes for it.
+    copied = tmp_path / "platter" / "reprise.db"
+    await becomes(lambda: copied.stat().st_size > 15_000_000, within_s=90)
     await service.kill()
     for cut in cuts:
         assert rows(cut.folder, "PRAGMA integrity_check") == {"ok"}, cut.folder

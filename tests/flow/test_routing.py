@@ -18,9 +18,12 @@ def told(job: dict[str, object]) -> list[tuple[object, ...]]:
 
 
 async def provider_check(line: Stage, name: str = "replicate") -> dict[str, object]:
-    # A provider's word is good for two seconds; asked about by another reader, it is asked again.
-    line.runtime.figures.dependencies[name]._remembered._answered_at = -float("inf")
-    found: dict[str, object] = (await line.client.get("/readyz")).json()["checks"]["providers"][name]
+    found: dict[str, object] = {}
+    # While the database takes its time there is no word of the circuit.
+    while found.get("circuit") is None:
+        # A provider's word is good for two seconds; asked about by another reader, it is asked again.
+        line.runtime.figures.dependencies[name]._remembered._answered_at = -float("inf")
+        found = (await line.client.get("/readyz")).json()["checks"]["providers"][name]
     return found
 
 
