@@ -78,7 +78,8 @@ async def service_client(settings: Settings, *, stations: bool) -> AsyncIterator
                 open_runtime(settings, embedded_worker=not settings.cog_urls)
             )
             transport = httpx.ASGITransport(create_app(runtime), raise_app_exceptions=False)
-            client = ServiceClient(Origin.IN_PROCESS, "http://in-process", transport=transport)
+            # A name of ours: any other would be refused at the gate.
+            client = ServiceClient(Origin.IN_PROCESS, "http://in-process.localhost", transport=transport)
         yield await stack.enter_async_context(client)
 
 
