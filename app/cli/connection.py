@@ -88,6 +88,7 @@ async def service_client(settings: Settings, *, stations: bool) -> AsyncIterator
                 open_runtime(settings, embedded_worker=not settings.cog_urls)
             )
             transport = httpx.ASGITransport(create_app(runtime), raise_app_exceptions=False)
+            # A name of ours: any other would be refused at the gate.
             client = ServiceClient(Origin.IN_PROCESS, "http://in-process.localhost", transport=transport)
         yield await stack.enter_async_context(client)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 import structlog
@@ -28,6 +28,7 @@ from db.session import Database, DatabaseUnavailable
 
 log = structlog.get_logger()
 
+MOST_CLOSED = 10_000
 AWAY_S = 5.0
 """How long this process counts by itself after the database did not answer in time."""
 SWEEP_EVERY = 10_000
@@ -75,6 +76,8 @@ class Rates:
             storage = PostgresStorage(self._counters)
             self._shared = (SlidingWindowCounterRateLimiter(storage), storage)
         self._away_until = 0.0
+        self._closed: dict[tuple[Scope, str], tuple[float, Standing]] = {}
+        """Who was refused, and until when that holds: a caller that hammers costs a look here."""
         self._hits = 0
         self._sweeping: asyncio.Task[None] | None = None
 
@@ -89,6 +92,26 @@ class Rates:
         if item is None:
             return None
         who = self._who(caller, address)
+        refused = self._refused(budget, who)
+        if refused is not None:
+            return refused
+        standing = await self._count(item, budget, who)
+        if not standing.is_in:
+            if len(self._closed) >= MOST_CLOSED:
+                self._closed.clear()
+            self._closed[budget, who] = (time.monotonic() + standing.retry_s, standing)
+        return standing
+
+    def _refused(self, budget: Scope, who: str) -> Standing | None:
+        """The refusal that still holds: before its time nothing is free, so nobody need be asked."""
+        until, standing = self._closed.get((budget, who), (0.0, None))
+        left_s = until - time.monotonic()
+        if standing is None or left_s <= 0:
+            self._closed.pop((budget, who), None)
+            return None
+        return replace(standing, retry_s=left_s)
+
+    async def _count(self, item: RateLimitItem, budget: Scope, who: str) -> Standing:
         if self._shared is not None and time.monotonic() >= self._away_until:
             try:
                 async with asyncio.timeout(self._wait_s):
