@@ -26,6 +26,10 @@ from app.inbox import Inbox
 from app.intake.uploads import Uploads
 from app.jobs import Jobs
 from app.kinds import KINDS
+from app.ledger.effects import Oracle
+from app.ledger.errands import Asking, Errand, Replaying
+from app.ledger.recoveries import Recoveries, Task
+from app.ledger.replay import Replay
 from app.line import Line
 from app.notify import InProcessNotifier, Notifier
 from app.outbound import Outbound
@@ -35,7 +39,6 @@ from app.provider.base import Provider
 from app.provider.cog import Cog
 from app.provider.replicate import Replicate
 from app.recovery import Recovery
-from app.replay import Replay
 from app.routing.router import Router
 from app.settings import Settings
 from app.storage import BucketLimits, Storage
@@ -81,6 +84,7 @@ class Runtime:
     finisher: Finisher
     recovery: Recovery
     replay: Replay
+    recoveries: Recoveries
     housekeeper: Housekeeper
     worker: Worker
     figures: Figures
@@ -162,6 +166,7 @@ def _join(
     dispatcher = Dispatcher(line=line, routes=routes, callbacks=callbacks, links=links, inbox=inbox)
     finisher = Finisher(line=line, providers=providers, bench=bench)
     recovery = Recovery(line=line, providers=providers, inbox=inbox)
+    recoveries = _make_recoveries(line, providers, inbox, recovery)
     disks = Disks(disks_of(line.settings), floor_bytes=line.settings.min_free_bytes)
     housekeeper = Housekeeper(
         settings=line.settings, database=line.database, storage=bench.storage, reach=line.reach
@@ -188,17 +193,30 @@ def _join(
         finisher=finisher,
         recovery=recovery,
         replay=Replay(line=line, inbox=inbox),
+        recoveries=recoveries,
         housekeeper=housekeeper,
         worker=Worker(
             line=line,
             stations=stations,
             recovery=recovery,
+            recoveries=recoveries,
             housekeeper=housekeeper,
             process_id=process_id,
         ),
         figures=_make_figures(line, providers, bench, disks),
         books=Books(line.database),
     )
+
+
+def _make_recoveries(
+    line: Line, providers: Mapping[str, Provider], inbox: Inbox, recovery: Recovery
+) -> Recoveries:
+    oracle = Oracle(line=line, inbox=inbox)
+    errands: dict[Task, Errand] = {
+        Task.RECOVER: Asking(line=line, inbox=inbox, recovery=recovery, oracle=oracle),
+        Task.REPLAY: Replaying(line=line, inbox=inbox, providers=providers, oracle=oracle),
+    }
+    return Recoveries(line=line, errands=errands)
 
 
 def _make_uploads(line: Line, bench: Bench, disks: Disks) -> Uploads:

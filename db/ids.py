@@ -18,3 +18,9 @@ def made_at(row_id: str) -> datetime:
     """When an id was made, to the millisecond. Raises ValueError for what `make_id` never makes."""
     since_ms = int(row_id.rpartition("_")[2], 16) >> 80
     return _FIRST + timedelta(milliseconds=min(since_ms, _LAST_MS))
+
+
+def first_id(prefix: str, moment: datetime) -> str:
+    """What every id made at that moment or later is at least."""
+    since_ms = max(0, round((moment - _FIRST).total_seconds() * 1000))
+    return f"{prefix}_{since_ms << 80:032x}"

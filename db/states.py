@@ -109,3 +109,14 @@ class DeliveryOutcome(StrEnum):
     """Authentic, but no attempt of ours answers to it."""
     QUARANTINED = "quarantined"
     """Authentic, but not understood; kept raw for a person."""
+
+
+class RecoveryState(StrEnum):
+    """Where a recovery stands."""
+
+    RUNNING = "running"
+    """Somebody works on it, or will: whichever process holds its lease."""
+    DONE = "done"
+    """Every item has an effect."""
+    ABORTED = "aborted"
+    """Ended by a caller; what was done by then stays done."""

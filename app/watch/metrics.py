@@ -86,6 +86,12 @@ class Metrics:
             "provider",
             "reason",
         )
+        self.deliveries_conflicting = self._counter(
+            "reprise_deliveries_conflicting_total",
+            "Messages under a known id with another body: the first one counts",
+            "source",
+            "provider",
+        )
         self.deliveries_settled = self._counter(
             "reprise_deliveries_settled_total", "Deliveries settled", "outcome"
         )

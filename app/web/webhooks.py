@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from app.errors import AppError, NotFound, RequestError, TooLarge, Unauthenticated
-from app.inbox import Incoming
+from app.incoming import Incoming
 from app.web.limits import refusal_of, request_id_of
 from app.web.problems import problem, render_error
 from app.wiring import Runtime

@@ -42,7 +42,10 @@ ASIDE = {
 CANCELED = {CrashPoint.JOB_CANCELED, CrashPoint.PREDICTION_CANCELED}
 OF_HOUSEKEEPING = {CrashPoint.OBJECTS_DOOMED, CrashPoint.OBJECTS_REMOVED}
 """No job meets these: `test_housekeeping_kills` has them."""
-POINTS = [point for point in CrashPoint if point not in ASIDE and point not in OF_HOUSEKEEPING]
+OF_RECOVERIES = {CrashPoint.RECOVERY_COMMITTED, CrashPoint.RECOVERY_ITEMS_DONE}
+"""Nor these: `test_recovery_kills` has them."""
+ELSEWHERE = {*ASIDE, *OF_HOUSEKEEPING, *OF_RECOVERIES}
+POINTS = [point for point in CrashPoint if point not in ELSEWHERE]
 UNPROVEN = POINTS[: POINTS.index(CrashPoint.DELIVERY_APPLIED) + 1]
 """Up to here an embedded worker, which dies with the service, may take the prediction along."""
 WITHOUT_HOOK = {CrashPoint.PREDICTION_CREATED, CrashPoint.PREDICTION_STORED, CrashPoint.POLL_ANSWERED}

@@ -1,9 +1,8 @@
-"""`/v1/deliveries` and `/v1/recoveries`: the ledger, replay, and asking providers what was missed."""
+"""`/v1/deliveries`: every piece of outside news, its bytes, and sending one of them again."""
 
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -13,11 +12,8 @@ from app.web.schemas import (
     DeliveryDetail,
     DeliveryOut,
     DeliveryPage,
-    FoundOut,
-    NewRecovery,
     Problem,
     ReceiptOut,
-    RecoveryOut,
 )
 from db.states import DeliveryOutcome
 
@@ -70,20 +66,3 @@ async def replay_delivery(delivery_id: DeliveryId, runtime: Part) -> ReceiptOut:
     """Send a stored delivery through the inbox once more."""
     receipt = await runtime.replay.send_again(delivery_id)
     return ReceiptOut(delivery_id=receipt.delivery_id, new=receipt.is_new)
-
-
-@router.post("/recoveries")
-async def recover(wanted: NewRecovery, runtime: Part) -> RecoveryOut:
-    """Ask the providers about live attempts now, and post what they say; with `dry_run` only say so."""
-    report = await runtime.recovery.recover(
-        since=wanted.since,
-        until=wanted.until,
-        kind=wanted.kind,
-        dry_run=wanted.dry_run,
-        limit=wanted.limit,
-    )
-    return RecoveryOut(
-        dry_run=report.dry_run,
-        counts=report.counts(),
-        found=[FoundOut(**asdict(found)) for found in report.found],
-    )

@@ -7,7 +7,8 @@ and the copy goes through the same inbox, with the same law, as any news.
 from __future__ import annotations
 
 from app.errors import Conflict, NotFound
-from app.inbox import Inbox, Incoming, Receipt
+from app.inbox import Inbox
+from app.incoming import Incoming, Receipt
 from app.line import Line
 from db.inbox import find_delivery, list_deliveries
 from db.states import DeliveryOutcome, DeliverySource
@@ -46,13 +47,17 @@ class Replay:
         original = await self.get(delivery_id)
         if original.source == DeliverySource.DEADLINE:
             raise Conflict("a passed deadline cannot be replayed; retry the job instead")
-        return await self._inbox.receive(
-            Incoming(
-                DeliverySource.REPLAY,
-                original.provider,
-                original.attempt_id,
-                original.body,
-                job_id=original.job_id,
-                copy_of=original.id,
-            )
-        )
+        return await self._inbox.receive(copy_of(original))
+
+
+def copy_of(original: Delivery, *, wish: str | None = None) -> Incoming:
+    """The same news, to be sent again; with a `wish` once for that, else as something new each time."""
+    return Incoming(
+        DeliverySource.REPLAY,
+        original.provider,
+        original.attempt_id,
+        original.body,
+        job_id=original.job_id,
+        copy_of=original.id,
+        wish=wish,
+    )
