@@ -28,6 +28,7 @@ from app.jobs import Jobs
 from app.kinds import KINDS
 from app.ledger.effects import Oracle
 from app.ledger.errands import Asking, Errand, Replaying
+from app.ledger.predictions import Predictions
 from app.ledger.recoveries import Recoveries, Task
 from app.ledger.replay import Replay
 from app.line import Line
@@ -85,6 +86,7 @@ class Runtime:
     recovery: Recovery
     replay: Replay
     recoveries: Recoveries
+    predictions: Predictions
     housekeeper: Housekeeper
     worker: Worker
     figures: Figures
@@ -148,6 +150,7 @@ async def open_runtime(
         stack.push_async_callback(runtime.inbox.aclose)
         stack.push_async_callback(runtime.jobs.aclose)
         stack.push_async_callback(runtime.figures.aclose)
+        stack.push_async_callback(runtime.predictions.aclose)
         yield runtime
 
 
@@ -166,7 +169,8 @@ def _join(
     dispatcher = Dispatcher(line=line, routes=routes, callbacks=callbacks, links=links, inbox=inbox)
     finisher = Finisher(line=line, providers=providers, bench=bench)
     recovery = Recovery(line=line, providers=providers, inbox=inbox)
-    recoveries = _make_recoveries(line, providers, inbox, recovery)
+    oracle = Oracle(line=line, inbox=inbox)
+    recoveries = _make_recoveries(line, providers, inbox, recovery, oracle)
     disks = Disks(disks_of(line.settings), floor_bytes=line.settings.min_free_bytes)
     housekeeper = Housekeeper(
         settings=line.settings, database=line.database, storage=bench.storage, reach=line.reach
@@ -194,6 +198,7 @@ def _join(
         recovery=recovery,
         replay=Replay(line=line, inbox=inbox),
         recoveries=recoveries,
+        predictions=Predictions(line=line, oracle=oracle),
         housekeeper=housekeeper,
         worker=Worker(
             line=line,
@@ -209,9 +214,8 @@ def _join(
 
 
 def _make_recoveries(
-    line: Line, providers: Mapping[str, Provider], inbox: Inbox, recovery: Recovery
+    line: Line, providers: Mapping[str, Provider], inbox: Inbox, recovery: Recovery, oracle: Oracle
 ) -> Recoveries:
-    oracle = Oracle(line=line, inbox=inbox)
     errands: dict[Task, Errand] = {
         Task.RECOVER: Asking(line=line, inbox=inbox, recovery=recovery, oracle=oracle),
         Task.REPLAY: Replaying(line=line, inbox=inbox, providers=providers, oracle=oracle),

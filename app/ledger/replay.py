@@ -6,11 +6,13 @@ and the copy goes through the same inbox, with the same law, as any news.
 
 from __future__ import annotations
 
+from app.access.callers import DEFAULT_TENANT
 from app.errors import Conflict, NotFound
 from app.inbox import Inbox
 from app.incoming import Incoming, Receipt
 from app.line import Line
 from db.inbox import find_delivery, list_deliveries
+from db.ledger.predictions import tenant_of_delivery
 from db.states import DeliveryOutcome, DeliverySource
 from db.tables import Delivery
 
@@ -29,6 +31,14 @@ class Replay:
         if delivery is None:
             raise NotFound(f"there is no delivery {delivery_id[:64]}")
         return delivery
+
+    async def get_of(self, delivery_id: str, *, tenant: str) -> Delivery:
+        """The same for one tenant; what is nobody's is the default one's. Raises NotFound."""
+        async with self._line.database.reading() as tx:
+            whose = await tenant_of_delivery(tx, delivery_id) or DEFAULT_TENANT
+        if whose != tenant:
+            raise NotFound(f"there is no delivery {delivery_id[:64]}")
+        return await self.get(delivery_id)
 
     async def list_deliveries(
         self,

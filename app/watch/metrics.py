@@ -146,6 +146,16 @@ class Metrics:
             "reprise_queue_oldest_seconds", "Age of the oldest row at the station", "station", "kind"
         )
         self.jobs = self._gauge("reprise_jobs", "Jobs that have not ended, by state", "state")
+        self.output_expiry = self._gauge(
+            "reprise_output_expiry_soonest_seconds",
+            "Time until the provider may delete the first output not stored here; below 0: it may have",
+            "provider",
+        )
+        self.outputs_at_risk = self._gauge(
+            "reprise_outputs_at_risk",
+            "Outputs not stored here whose time at the provider is more than half over",
+            "provider",
+        )
         self.pool_connections = self._gauge(
             "reprise_db_pool_connections",
             "Database connections of this process, and what befell them",

@@ -60,7 +60,7 @@ async def list_live(
     if wanted.kind:
         statement = statement.where(col(Job.kind) == wanted.kind)
     ids = list((await tx.execute(statement)).scalars())
-    return await _pairs(tx, ids)
+    return await list_pairs(tx, ids)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +121,7 @@ async def _list_stored(
 
 async def find_pair(tx: Transaction, attempt_id: str) -> tuple[Attempt, Job] | None:
     """An attempt and its job as they stand, without a lock."""
-    found = await _pairs(tx, [attempt_id])
+    found = await list_pairs(tx, [attempt_id])
     return found[0] if found else None
 
 
@@ -134,7 +134,7 @@ async def find_attempt_of(tx: Transaction, provider: str, prediction_id: str) ->
     return found
 
 
-async def _pairs(tx: Transaction, attempt_ids: list[str]) -> list[tuple[Attempt, Job]]:
+async def list_pairs(tx: Transaction, attempt_ids: list[str]) -> list[tuple[Attempt, Job]]:
     """In the order of the ids; those that are gone are left out."""
     found: dict[str, tuple[Attempt, Job]] = {}
     for at in range(0, len(attempt_ids), 500):

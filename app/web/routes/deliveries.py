@@ -5,9 +5,9 @@ from __future__ import annotations
 import base64
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 
-from app.web.parts import Part, Responses, pack_cursor, unpack_cursor
+from app.web.parts import Part, Reader, Responses, pack_cursor, unpack_cursor
 from app.web.schemas import (
     DeliveryDetail,
     DeliveryOut,
@@ -23,6 +23,7 @@ DeliveryId = Annotated[str, Path(max_length=64)]
 Outcome = Literal["applied", "ignored", "late_result", "orphaned", "quarantined"]
 
 router = APIRouter(prefix="/v1", tags=["deliveries"])
+BYTES: Responses = {200: {"content": {"application/octet-stream": {}}, "description": "The raw body"}}
 NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such delivery"}}
 
 
@@ -55,6 +56,18 @@ async def get_delivery(delivery_id: DeliveryId, runtime: Part) -> DeliveryDetail
         size_bytes=len(delivery.body),
         body_base64=base64.b64encode(delivery.body[:SHOWN_BODY_BYTES]).decode(),
     )
+
+
+@router.get("/deliveries/{delivery_id}/body", responses={**NOT_FOUND, **BYTES}, response_class=Response)
+async def get_body(delivery_id: DeliveryId, runtime: Part, caller: Reader) -> Response:
+    """What was received, byte for byte, as a file: never to be opened by a browser as what it says it is."""
+    delivery = await runtime.replay.get_of(delivery_id, tenant=caller.tenant)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{delivery.id}.bin"',
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "private, no-store",
+    }
+    return Response(delivery.body, media_type="application/octet-stream", headers=headers)
 
 
 @router.post(
