@@ -28,8 +28,10 @@ from app.jobs import Jobs
 from app.kinds import KINDS
 from app.ledger.effects import Oracle
 from app.ledger.errands import Asking, Errand, Replaying
+from app.ledger.originals import Originals
 from app.ledger.predictions import Predictions
 from app.ledger.recoveries import Recoveries, Task
+from app.ledger.refusals import Refusals
 from app.ledger.replay import Replay
 from app.line import Line
 from app.notify import InProcessNotifier, Notifier
@@ -87,6 +89,8 @@ class Runtime:
     replay: Replay
     recoveries: Recoveries
     predictions: Predictions
+    refusals: Refusals
+    originals: Originals
     housekeeper: Housekeeper
     worker: Worker
     figures: Figures
@@ -151,6 +155,7 @@ async def open_runtime(
         stack.push_async_callback(runtime.jobs.aclose)
         stack.push_async_callback(runtime.figures.aclose)
         stack.push_async_callback(runtime.predictions.aclose)
+        stack.push_async_callback(runtime.refusals.aclose)
         yield runtime
 
 
@@ -199,6 +204,8 @@ def _join(
         replay=Replay(line=line, inbox=inbox),
         recoveries=recoveries,
         predictions=Predictions(line=line, oracle=oracle),
+        refusals=Refusals(line),
+        originals=Originals(line=line, inbox=inbox, providers=providers),
         housekeeper=housekeeper,
         worker=Worker(
             line=line,

@@ -49,6 +49,29 @@ def list_deliveries(
     show.print_page(table, page, "There are no such deliveries.")
 
 
+@deliveries.command("refused")
+def list_refused(
+    failed: Annotated[str | None, typer.Option(help="Only where this check failed.")] = None,
+    since: Since = None,
+    limit: Limit = 20,
+    cursor: Cursor = None,
+    as_json: AsJson = False,
+) -> None:
+    """Callbacks that were refused, newest first: which check failed, and by how many seconds."""
+    wanted = {"failed": failed, "since": moment("--since", since), "limit": limit, "cursor": cursor}
+    page = run(ask(read_settings(), "GET", "/v1/refusals", params=given(wanted)))
+    if as_json:
+        show.print_json(page)
+        return
+    table = show.table("age", "provider", "attempt", "failed", "detail", "left out", flexible=("detail",))
+    for each in page["items"]:
+        table.add_row(
+            show.age(each["at"]), each["provider"], each["attempt_id"] or "–", each["failed"],
+            show.cut(each["detail"]), str(each["left_out"] or "–"),
+        )  # fmt: skip
+    show.print_page(table, page, "Nothing was refused.")
+
+
 @deliveries.command("show")
 def show_delivery(delivery_id: DeliveryId, as_json: AsJson = False) -> None:
     """One delivery with what was received."""

@@ -86,6 +86,9 @@ class Metrics:
             "provider",
             "reason",
         )
+        self.refusals_left_out = self._counter(
+            "reprise_refusals_left_out_total", "Refusals that were too many to be written into the ledger"
+        )
         self.deliveries_conflicting = self._counter(
             "reprise_deliveries_conflicting_total",
             "Messages under a known id with another body: the first one counts",

@@ -66,6 +66,8 @@ class WebhookDoor:
             reason = str(getattr(exc, "reason", exc.code))
             label = name if name in self._runtime.providers else "unknown"
             self._runtime.line.metrics.deliveries_refused.labels(label, exc.code).inc()
+            # Into memory: nothing is written on a stranger's account while a provider may be waiting.
+            self._runtime.refusals.note(exc, provider=label, attempt_id=attempt_id)
             log.warning("webhook.refused", provider=label, attempt_id=attempt_id[:64], reason=reason)
             raise
         return (await self._runtime.inbox.receive(incoming)).delivery_id
@@ -85,7 +87,7 @@ class WebhookDoor:
         token = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("token", "")
         ours = self._runtime.callbacks.is_ours(attempt_id, token)
         if not ours and not provider.signs_callbacks:
-            raise Unauthenticated("the callback could not be verified")
+            raise _NoToken("the callback could not be verified")
         # A stranger may be a provider with news of nothing of ours, but has no claim to our memory.
         body = await _read(receive, most_bytes if ours else min(most_bytes, MOST_STRANGE_BYTES))
         now = self._runtime.line.clock.wall()
@@ -103,6 +105,12 @@ class WebhookDoor:
             message_id=proof.message_id,
             headers={key: headers[key][:_MOST_HEADER_BYTES] for key in _KEPT_HEADERS if key in headers},
         )
+
+
+class _NoToken(Unauthenticated):
+    """Nobody signs for this provider, and the token in the address is not ours."""
+
+    failed = "token"
 
 
 class _NotPosted(RequestError):

@@ -40,6 +40,7 @@ COMMITS: dict[str, CrashPoint | str] = {
     "recovery._in_budget": "only moves the time of the next look",
     "recovery._check_later": "only moves the time of the next look",
     "inbox._known": "flags a conflict; one that is not told is lost, and has no effect",
+    "refusals.write": "facts for operators: what a death takes along changes nothing",
     "recoveries.begin": P.RECOVERY_COMMITTED,
     "recoveries.abort": "done again by whoever asked, to the same effect",
     "recoveries.work": "takes a lease that runs out",

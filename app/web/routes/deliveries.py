@@ -6,8 +6,10 @@ import base64
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 
-from app.web.parts import Part, Reader, Responses, pack_cursor, unpack_cursor
+from app.ledger.originals import Original
+from app.web.parts import Part, Reader, Replayer, Responses, pack_cursor, unpack_cursor
 from app.web.schemas import (
     DeliveryDetail,
     DeliveryOut,
@@ -68,6 +70,36 @@ async def get_body(delivery_id: DeliveryId, runtime: Part, caller: Reader) -> Re
         "Cache-Control": "private, no-store",
     }
     return Response(delivery.body, media_type="application/octet-stream", headers=headers)
+
+
+class OriginalIn(BaseModel):
+    """A provider's message as it was sent, however long ago."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    provider: str = Field("replicate", max_length=32)
+    attempt_id: str | None = Field(
+        None, max_length=64, description="As its address named it; left out: found by the prediction's id"
+    )
+    headers: dict[str, Annotated[str, Field(max_length=1024)]] = Field(
+        max_length=64, description="`webhook-id`, `webhook-timestamp` and `webhook-signature` among them"
+    )
+    body_base64: Base64Bytes = Field(description="The body, byte for byte")
+
+
+@router.post(
+    "/deliveries/import",
+    status_code=202,
+    responses={
+        404: {"model": Problem, "description": "It is news of no attempt of yours"},
+        422: {"model": Problem, "description": "It is not proven, or not understood; `field` names what"},
+    },
+)
+async def import_original(original: OriginalIn, runtime: Part, caller: Replayer) -> ReceiptOut:
+    """Take a provider's original message late: its age is waived, its signature is not."""
+    taken = Original(original.provider, original.headers, original.body_base64, original.attempt_id)
+    receipt = await runtime.originals.take(taken, tenant=caller.tenant)
+    return ReceiptOut(delivery_id=receipt.delivery_id, new=receipt.is_new)
 
 
 @router.post(

@@ -1,4 +1,4 @@
-"""`/v1/predictions`: for each, who told its end and when, and what can still be had of its output."""
+"""`/v1/predictions`, `/v1/refusals`: who told the end of each prediction, what the door did not let in."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from app.ledger.predictions import PredictionView
 from app.web.parts import Moment, Part, Reader, pack_cursor, unpack_cursor
 from db.ledger.predictions import EndTold, LedgerFilter
 from db.states import DeliverySource
+from db.tables import Refusal
 
 router = APIRouter(prefix="/v1", tags=["ledger"])
 
@@ -120,3 +121,56 @@ async def list_predictions(
     )
     more = pack_cursor(found[limit - 1].attempt.id) if len(found) > limit else None
     return PredictionPage(items=[PredictionOut.of(each) for each in found[:limit]], next_cursor=more)
+
+
+class RefusalOut(BaseModel):
+    """A callback that was refused, and which check it failed. The caller was told nothing of this."""
+
+    id: str
+    at: datetime
+    provider: str = Field(description="By the address; `unknown` for one that is not configured")
+    attempt_id: str | None = Field(description="The attempt that the address named, where it is one")
+    failed: str = Field(
+        description="The check: `header`, `signature_form`, `message_id`, `timestamp_form`, `timestamp`, "
+        "`body`, `signature`, `token`, or the error's code"
+    )
+    detail: str
+    skew_s: float | None = Field(
+        description="How far the signed time was from our clock; above 0: in the past"
+    )
+    secret: int | None = Field(
+        description="The number of the secret that fits all the same, from 1; 0: none; null: not looked"
+    )
+    left_out: int = Field(description="Refusals before this one that were too many to be written down")
+
+    @classmethod
+    def of(cls, refusal: Refusal) -> RefusalOut:
+        return cls(**refusal.model_dump(include=set(cls.model_fields)))
+
+
+class RefusalPage(BaseModel):
+    """Refusals, newest first."""
+
+    items: list[RefusalOut]
+    next_cursor: str | None
+
+
+@router.get("/refusals")
+async def list_refusals(
+    runtime: Part,
+    caller: Reader,
+    failed: Annotated[str | None, Query(max_length=32, description="Only where this check failed")] = None,
+    since: Annotated[Moment | None, Query(description="From then on")] = None,
+    limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    cursor: Annotated[str | None, Query(max_length=200)] = None,
+) -> RefusalPage:
+    """Callbacks that were refused: which check failed and by how many seconds. The newest 1,000 are kept.
+
+    Those whose address names no attempt of anybody's are the default tenant's.
+    """
+    found = await runtime.refusals.list_refusals(
+        tenant=caller.tenant, failed=failed, since=since, before_id=unpack_cursor(cursor, "rfs"),
+        limit=limit + 1,
+    )  # fmt: skip
+    more = pack_cursor(found[limit - 1].id) if len(found) > limit else None
+    return RefusalPage(items=[RefusalOut.of(each) for each in found[:limit]], next_cursor=more)
