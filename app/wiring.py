@@ -26,12 +26,7 @@ from app.inbox import Inbox
 from app.intake.uploads import Uploads
 from app.jobs import Jobs
 from app.kinds import KINDS
-from app.ledger.effects import Oracle
-from app.ledger.errands import Asking, Errand, Replaying
-from app.ledger.originals import Originals
-from app.ledger.predictions import Predictions
-from app.ledger.recoveries import Recoveries, Task
-from app.ledger.refusals import Refusals
+from app.ledger.desk import Ledger, make_ledger
 from app.ledger.replay import Replay
 from app.line import Line
 from app.notify import InProcessNotifier, Notifier
@@ -87,10 +82,7 @@ class Runtime:
     finisher: Finisher
     recovery: Recovery
     replay: Replay
-    recoveries: Recoveries
-    predictions: Predictions
-    refusals: Refusals
-    originals: Originals
+    ledger: Ledger
     housekeeper: Housekeeper
     worker: Worker
     figures: Figures
@@ -154,8 +146,7 @@ async def open_runtime(
         stack.push_async_callback(runtime.inbox.aclose)
         stack.push_async_callback(runtime.jobs.aclose)
         stack.push_async_callback(runtime.figures.aclose)
-        stack.push_async_callback(runtime.predictions.aclose)
-        stack.push_async_callback(runtime.refusals.aclose)
+        stack.push_async_callback(runtime.ledger.aclose)
         yield runtime
 
 
@@ -174,8 +165,7 @@ def _join(
     dispatcher = Dispatcher(line=line, routes=routes, callbacks=callbacks, links=links, inbox=inbox)
     finisher = Finisher(line=line, providers=providers, bench=bench)
     recovery = Recovery(line=line, providers=providers, inbox=inbox)
-    oracle = Oracle(line=line, inbox=inbox)
-    recoveries = _make_recoveries(line, providers, inbox, recovery, oracle)
+    ledger = make_ledger(line=line, providers=providers, inbox=inbox, recovery=recovery)
     disks = Disks(disks_of(line.settings), floor_bytes=line.settings.min_free_bytes)
     housekeeper = Housekeeper(
         settings=line.settings, database=line.database, storage=bench.storage, reach=line.reach
@@ -202,32 +192,19 @@ def _join(
         finisher=finisher,
         recovery=recovery,
         replay=Replay(line=line, inbox=inbox),
-        recoveries=recoveries,
-        predictions=Predictions(line=line, oracle=oracle),
-        refusals=Refusals(line),
-        originals=Originals(line=line, inbox=inbox, providers=providers),
+        ledger=ledger,
         housekeeper=housekeeper,
         worker=Worker(
             line=line,
             stations=stations,
             recovery=recovery,
-            recoveries=recoveries,
+            recoveries=ledger.recoveries,
             housekeeper=housekeeper,
             process_id=process_id,
         ),
         figures=_make_figures(line, providers, bench, disks),
         books=Books(line.database),
     )
-
-
-def _make_recoveries(
-    line: Line, providers: Mapping[str, Provider], inbox: Inbox, recovery: Recovery, oracle: Oracle
-) -> Recoveries:
-    errands: dict[Task, Errand] = {
-        Task.RECOVER: Asking(line=line, inbox=inbox, recovery=recovery, oracle=oracle),
-        Task.REPLAY: Replaying(line=line, inbox=inbox, providers=providers, oracle=oracle),
-    }
-    return Recoveries(line=line, errands=errands)
 
 
 def _make_uploads(line: Line, bench: Bench, disks: Disks) -> Uploads:

@@ -67,7 +67,7 @@ class WebhookDoor:
             label = name if name in self._runtime.providers else "unknown"
             self._runtime.line.metrics.deliveries_refused.labels(label, exc.code).inc()
             # Into memory: nothing is written on a stranger's account while a provider may be waiting.
-            self._runtime.refusals.note(exc, provider=label, attempt_id=attempt_id)
+            self._runtime.ledger.refusals.note(exc, provider=label, attempt_id=attempt_id)
             log.warning("webhook.refused", provider=label, attempt_id=attempt_id[:64], reason=reason)
             raise
         return (await self._runtime.inbox.receive(incoming)).delivery_id

@@ -273,10 +273,19 @@ async def test_recover_asks_the_provider_and_waits_until_what_it_found_is_carrie
         await fake.finish(fake.live()[0], output=TONE)
 
         tried = await asyncio.to_thread(answer, tmp_path, "recover", "--dry-run", **settings)
+        shown = await asyncio.to_thread(reprise, tmp_path, "recover", "--dry-run", **settings)
         before = await asyncio.to_thread(answer, tmp_path, "jobs", "list", **settings)
         done = await asyncio.to_thread(answer, tmp_path, "recover", "--since", "1h", **settings)
         after = await asyncio.to_thread(answer, tmp_path, "jobs", "list", **settings)
+        words = ("deliveries", "replay", "--since", "1h")
+        again = await asyncio.to_thread(answer, tmp_path, *words, "--dry-run", **settings)
+        late = await asyncio.to_thread(reprise, tmp_path, "recover", "--abort", done["id"], **settings)
+        refused = await asyncio.to_thread(answer, tmp_path, "deliveries", "refused", **settings)
 
+    assert "1 live attempts: 1 finishes. Nothing was changed: this was a dry run." in shown.stdout
+    assert (again["dry_run"], again["task"], set(again["counts"]) - {"nothing"}) == (True, "replay", set())
+    assert (late.returncode, "come to its end" in late.stderr) == (1, True)
+    assert refused["items"] == []
     assert (tried["counts"], before["items"][0]["state"]) == ({"finishes": 1}, "running")
     assert (done["counts"], done["not_moved_on"]) == ({"finishes": 1}, [])
     assert after["items"][0]["state"] == "succeeded"

@@ -32,7 +32,7 @@ async def ask(line: Stage, path: str = "/v1/recoveries", **wanted: Any) -> Any:
 
 async def work(line: Stage, recovery_id: str) -> Any:
     """Let it be worked on, and all that follows; the recovery."""
-    await line.runtime.recoveries.work()
+    await line.runtime.ledger.recoveries.work()
     await line.drain()
     return await read(line, recovery_id)
 
@@ -265,10 +265,10 @@ async def test_a_recovery_that_dies_in_the_middle_is_gone_on_with_and_counts_eac
         begun = await ask(line)
         for _ in range(2):
             with pytest.raises(Death):
-                await line.runtime.recoveries.work()
+                await line.runtime.ledger.recoveries.work()
             told = await read(line, begun["id"])
             assert (told["state"], told["done"]) == ("running", 0)
-            assert await line.runtime.recoveries.work() == 0, "its lease is the dead one's"
+            assert await line.runtime.ledger.recoveries.work() == 0, "its lease is the dead one's"
             async with line.runtime.line.database.transaction() as tx:
                 assert await release_recoveries(tx) == 1
         ended = await work(line, begun["id"])
@@ -291,7 +291,7 @@ async def test_an_item_that_ends_its_process_again_and_again_is_left_aside(stage
         begun = await ask(line)
         for _ in range(3):
             with pytest.raises(Death):
-                await line.runtime.recoveries.work()
+                await line.runtime.ledger.recoveries.work()
             async with line.runtime.line.database.transaction() as tx:
                 await release_recoveries(tx)
         ended = await work(line, begun["id"])
@@ -308,13 +308,13 @@ async def test_a_worker_that_lost_its_lease_writes_nothing(sqlite_line: Stage) -
             await tx.execute(update(RecoveryRun).values(lease="another"))
 
     meet(line, lose)
-    await line.runtime.recoveries.work()
+    await line.runtime.ledger.recoveries.work()
     assert [each.effect for each in await rows_of(line, begun["id"])] == [None, None]
     assert (await read(line, begun["id"]))["state"] == "running"
 
 
 async def rows_of(line: Stage, recovery_id: str) -> list[RecoveryItem]:
-    return await line.runtime.recoveries.list_items(
+    return await line.runtime.ledger.recoveries.list_items(
         recovery_id, tenant="default", effect=None, after=0, limit=1000
     )
 
@@ -327,10 +327,10 @@ async def test_a_stopping_process_ends_what_is_begun_and_gives_the_rest_away_at_
         begun = await ask(line)
 
         async def stop() -> None:
-            line.runtime.recoveries.stop()
+            line.runtime.ledger.recoveries.stop()
 
         meet(line, stop)
-        assert await line.runtime.recoveries.work() == 8
+        assert await line.runtime.ledger.recoveries.work() == 8
         told = await read(line, begun["id"])
         assert (told["state"], told["done"]) == ("running", 8)
         assert [run.lease for run in await line.rows(RecoveryRun)] == [None]
@@ -452,7 +452,7 @@ async def test_a_bulk_replay_that_dies_in_the_middle_sends_nothing_twice(stage_o
         begun = await ask(line, "/v1/deliveries/replay")
         assert begun["total"] == 3
         with pytest.raises(Death):
-            await line.runtime.recoveries.work()
+            await line.runtime.ledger.recoveries.work()
         async with line.runtime.line.database.transaction() as tx:
             await release_recoveries(tx)
         ended = await work(line, begun["id"])

@@ -109,7 +109,7 @@ async def test_nothing_of_a_strangers_text_is_kept(sqlite_line: Stage) -> None:
     line.fake.forge = True
     await line.post(canary, canary.encode(), headers | {"webhook-signature": f"v1,{canary}"}, token=canary)
     await line.post(f"att_{canary}", canary.encode(), headers | {"webhook-timestamp": canary})
-    await line.runtime.refusals.write()
+    await line.runtime.ledger.refusals.write()
     async with line.runtime.line.database.reading() as tx:
         rows = (await tx.execute(select(Refusal.__table__))).all()  # type: ignore[attr-defined]
     assert len(rows) == 2
@@ -148,7 +148,7 @@ async def test_a_refusal_belongs_to_the_tenant_whose_attempt_was_named(sqlite_li
     await line.post(attempt_id, BODY, {})
     await line.post("att_nobody", BODY, {})
     assert [each["attempt_id"] for each in await refused(line)] == [None]
-    theirs = await line.runtime.refusals.list_refusals(
+    theirs = await line.runtime.ledger.refusals.list_refusals(
         tenant="other", failed=None, since=None, before_id=None, limit=10
     )
     assert [each.attempt_id for each in theirs] == [attempt_id]

@@ -98,7 +98,7 @@ class OriginalIn(BaseModel):
 async def import_original(original: OriginalIn, runtime: Part, caller: Replayer) -> ReceiptOut:
     """Take a provider's original message late: its age is waived, its signature is not."""
     taken = Original(original.provider, original.headers, original.body_base64, original.attempt_id)
-    receipt = await runtime.originals.take(taken, tenant=caller.tenant)
+    receipt = await runtime.ledger.originals.take(taken, tenant=caller.tenant)
     return ReceiptOut(delivery_id=receipt.delivery_id, new=receipt.is_new)
 
 

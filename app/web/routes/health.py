@@ -60,7 +60,7 @@ async def readyz(runtime: Part) -> JSONResponse:
 async def metrics(runtime: Part) -> Response:
     """Prometheus exposition format."""
     await runtime.figures.collect()
-    await runtime.predictions.collect()
+    await runtime.ledger.predictions.collect()
     runtime.line.metrics.waiters.set(runtime.line.notifier.count_subscriptions())
     return Response(runtime.line.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

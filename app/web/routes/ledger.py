@@ -116,7 +116,7 @@ async def list_predictions(
     wanted = LedgerFilter(
         tenant=caller.tenant, since=since, until=until, told_by=told_by, provider=provider, kind=kind
     )
-    found = await runtime.predictions.list_predictions(
+    found = await runtime.ledger.predictions.list_predictions(
         wanted, before_id=unpack_cursor(cursor, "att"), limit=limit + 1
     )
     more = pack_cursor(found[limit - 1].attempt.id) if len(found) > limit else None
@@ -168,7 +168,7 @@ async def list_refusals(
 
     Those whose address names no attempt of anybody's are the default tenant's.
     """
-    found = await runtime.refusals.list_refusals(
+    found = await runtime.ledger.refusals.list_refusals(
         tenant=caller.tenant, failed=failed, since=since, before_id=unpack_cursor(cursor, "rfs"),
         limit=limit + 1,
     )  # fmt: skip

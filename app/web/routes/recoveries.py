@@ -155,7 +155,7 @@ BEGUN: Responses = {
 @router.post("/recoveries", responses=BEGUN, response_model=PlanOut | RecoveryOut)
 async def recover(wanted: NewRecovery, runtime: Part, caller: Replayer) -> Response:
     """Ask the providers about live attempts, and carry out what they say."""
-    frozen = runtime.recoveries.frozen(
+    frozen = runtime.ledger.recoveries.frozen(
         caller.tenant, since=wanted.since, until=wanted.until, kind=wanted.kind, limit=wanted.limit
     )  # fmt: skip
     return await _plan_or_begin(runtime, Task.RECOVER, frozen, dry_run=wanted.dry_run)
@@ -164,7 +164,7 @@ async def recover(wanted: NewRecovery, runtime: Part, caller: Replayer) -> Respo
 @router.post("/deliveries/replay", responses=BEGUN, response_model=PlanOut | RecoveryOut)
 async def replay_many(wanted: NewReplay, runtime: Part, caller: Replayer) -> Response:
     """Send stored deliveries through the inbox once more: each that would change something, once."""
-    frozen = runtime.recoveries.frozen(caller.tenant, **wanted.model_dump(exclude={"dry_run"}))
+    frozen = runtime.ledger.recoveries.frozen(caller.tenant, **wanted.model_dump(exclude={"dry_run"}))
     return await _plan_or_begin(runtime, Task.REPLAY, frozen, dry_run=wanted.dry_run)
 
 
@@ -177,7 +177,7 @@ async def list_recoveries(
 ) -> RecoveryPage:
     """Recoveries and replays of many, newest first."""
     before_id = unpack_cursor(cursor, "rcv")
-    found = await runtime.recoveries.list_recoveries(
+    found = await runtime.ledger.recoveries.list_recoveries(
         tenant=caller.tenant, before_id=before_id, limit=limit + 1
     )  # fmt: skip
     more = pack_cursor(found[limit - 1].run.id) if len(found) > limit else None
@@ -193,7 +193,7 @@ async def get_recovery(
 ) -> RecoveryOut:
     """One recovery as it stands."""
     return RecoveryOut.of(
-        await runtime.recoveries.get(recovery_id, tenant=caller.tenant, wait_s=wait)
+        await runtime.ledger.recoveries.get(recovery_id, tenant=caller.tenant, wait_s=wait)
     )  # fmt: skip
 
 
@@ -207,7 +207,7 @@ async def list_items(
     after: Annotated[int, Query(ge=0, le=2**31 - 1)] = 0,
 ) -> ItemPage:
     """What became of each item."""
-    found = await runtime.recoveries.list_items(
+    found = await runtime.ledger.recoveries.list_items(
         recovery_id, tenant=caller.tenant, effect=effect, after=after, limit=limit + 1
     )
     more = found[limit - 1].number if len(found) > limit else None
@@ -220,14 +220,14 @@ async def list_items(
 )
 async def abort_recovery(recovery_id: RecoveryId, runtime: Part, caller: Replayer) -> RecoveryOut:
     """End a recovery early. What is done stays done; items that are begun come to their end."""
-    return RecoveryOut.of(await runtime.recoveries.abort(recovery_id, tenant=caller.tenant))
+    return RecoveryOut.of(await runtime.ledger.recoveries.abort(recovery_id, tenant=caller.tenant))
 
 
 async def _plan_or_begin(runtime: Runtime, task: Task, wanted: Wanted, *, dry_run: bool) -> Response:
     if dry_run:
-        plan = await runtime.recoveries.foresee(task, wanted)
+        plan = await runtime.ledger.recoveries.foresee(task, wanted)
         return JSONResponse(jsonable_encoder(PlanOut.of(task, plan)))
-    standing = await runtime.recoveries.begin(task, wanted)
+    standing = await runtime.ledger.recoveries.begin(task, wanted)
     return JSONResponse(
         jsonable_encoder(RecoveryOut.of(standing)),
         status.HTTP_202_ACCEPTED,
