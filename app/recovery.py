@@ -80,8 +80,15 @@ class Recovery:
         now = self._line.clock.now()
         async with self._line.database.reading() as tx:
             silent = await attempt_rows.list_silent_attempts(tx, now=now, limit=BATCH)
+        silent.sort(key=lambda attempt: self._urgency(attempt, now))
         await self._look_at_all(await self._in_budget(silent, now), now)
         return len(silent) + await self._end_overdue(now)
+
+    def _urgency(self, attempt: Attempt, now: datetime) -> tuple[bool, datetime]:
+        """First what expires soonest at the provider, last what must be gone there by now."""
+        life_s = self._line.settings.output_life_s(attempt.provider)
+        end_at = attempt.limit_at or attempt.created_at
+        return life_s is not None and end_at < now - timedelta(seconds=life_s), attempt.created_at
 
     async def _in_budget(self, silent: Sequence[Attempt], now: datetime) -> list[Attempt]:
         """Those that may be asked about now; after an outage of ours all of them are silent at once."""
