@@ -8,10 +8,9 @@ has one effect; what is not understood is quarantined, never lost and never a cr
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -20,7 +19,8 @@ import structlog
 from app.backoff import backoff_s, jittered
 from app.crash_points import CrashPoint
 from app.errors import Overloaded, ProviderBadResponse, ProviderUnavailable
-from app.lifecycle import Ignore, News, Silence, Standing, decide, find_trouble
+from app.incoming import Incoming, Receipt, as_row
+from app.lifecycle import Decision, Ignore, News, Silence, Standing, decide, find_trouble
 from app.line import Line
 from app.moves import Moves
 from app.notify import DELIVERIES
@@ -30,14 +30,16 @@ from app.work import Station
 from db import attempts as attempt_rows
 from db import jobs as job_rows
 from db.group_commit import GroupCommit, GroupCommitFull
-from db.ids import make_id
 from db.inbox import (
+    SILENCE,
     Settlement,
     begin_delivery,
     find_delivery,
+    find_known,
     list_due_deliveries,
     list_open_deliveries,
     lock_deliveries,
+    note_conflict,
     postpone_delivery,
     settle_deliveries,
 )
@@ -51,29 +53,8 @@ log = structlog.get_logger()
 MOST_TRIES = 5
 """How often applying a delivery may fail, or end its process, before it is quarantined."""
 MOST_REMEMBERED = 10_000
-
-
-@dataclass(frozen=True, slots=True)
-class Incoming:
-    """News as a postman brings it."""
-
-    source: DeliverySource
-    provider: str
-    attempt_id: str
-    body: bytes
-    message_id: str | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
-    job_id: str | None = None
-    copy_of: str | None = None
-    """For a replay: the delivery that is sent again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Receipt:
-    """What became of incoming news: the delivery's id, and whether it was not known before."""
-
-    delivery_id: str
-    is_new: bool
+_FROM_OUTSIDE = (DeliverySource.WEBHOOK, DeliverySource.REPLAY)
+"""Whose message ids are the provider's: a limit of ours may be told in other words."""
 
 
 class Inbox:
@@ -92,7 +73,7 @@ class Inbox:
 
     async def receive(self, incoming: Incoming) -> Receipt:
         """Store news durably; returns after the commit. Raises Overloaded, DatabaseUnavailable."""
-        delivery = _as_row(incoming, self._line.clock.now())
+        delivery = as_row(incoming, self._line.clock.now())
         try:
             is_new = await self._group.submit(delivery)
         except GroupCommitFull as exc:
@@ -101,12 +82,29 @@ class Inbox:
         self._line.metrics.deliveries_received.labels(
             incoming.source.value, incoming.provider, str(is_new).lower()
         ).inc()
-        if is_new:
-            self._line.notifier.publish(DELIVERIES)
-        if is_new and self._line.engine.write_items is None:
+        if not is_new:
+            return Receipt(await self._known(delivery), is_new=False)
+        self._line.notifier.publish(DELIVERIES)
+        if self._line.engine.write_items is None:
             # A hint only: if the process dies here, the first sweep of the next one finds the row.
             self._line.engine.hint(Station.APPLY, delivery.id)
-        return Receipt(delivery.id, is_new)
+        return Receipt(delivery.id, is_new=True)
+
+    async def _known(self, again: NewDelivery) -> str:
+        """The delivery that was there before; one that says something else under its id is held against it.
+
+        The first stays what counts: whoever has our provider's secret and this id has said two things.
+        """
+        async with self._line.database.reading() as tx:
+            known = await find_known(tx, again.dedupe_key, again.body)
+        if known is None:
+            return again.id  # deleted meanwhile
+        if not known.is_same and again.source in _FROM_OUTSIDE:
+            async with self._line.database.transaction() as tx:
+                await note_conflict(tx, known.id)
+            self._line.metrics.deliveries_conflicting.labels(again.source, again.provider).inc()
+            log.warning("delivery.conflict", delivery_id=known.id, message_id=again.message_id)
+        return known.id
 
     async def receive_news(self, source: DeliverySource, attempt: Attempt, body: bytes) -> Receipt:
         """Store what a provider answered to a question of ours about this attempt."""
@@ -210,6 +208,11 @@ class Inbox:
             return
         await self._apply([(delivery, news)])
 
+    async def foresee(self, tx: Transaction, job: Job, attempt: Attempt, news: News) -> Decision:
+        """What this news would mean if it were applied now; nothing is changed."""
+        now = self._line.clock.now()
+        return decide(await self._standing(tx, job, attempt, news, now), news, now)
+
     async def aclose(self) -> None:
         await self._group.aclose()
         await self._ingress.aclose()
@@ -296,13 +299,13 @@ class Inbox:
             return await self._apply_without_attempt(tx, delivery, news, now)
         job, attempt = pair
         decision = decide(await self._standing(tx, job, attempt, news, now), news, now)
-        if await self._moves.carry_out(tx, decision, job, attempt, news, now, delivery.id):
+        if await self._moves.carry_out(tx, decision, job, attempt, news, now, delivery):
             outcome, detail = DeliveryOutcome.APPLIED, type(decision).__name__.lower()
         elif isinstance(decision, Ignore):
             outcome, detail = decision.outcome, decision.detail
         else:
             outcome, detail = DeliveryOutcome.IGNORED, "another delivery had moved it"
-        return Settlement(delivery.id, outcome, detail, job.id)
+        return Settlement(delivery.id, outcome, detail, job.id, _told(news))
 
     async def _apply_without_attempt(
         self, tx: Transaction, delivery: Delivery, news: News, now: datetime
@@ -310,13 +313,15 @@ class Inbox:
         """Nobody's news; or the job's deadline passed before it ever had an attempt."""
         job = await job_rows.find_job(tx, delivery.job_id, lock=True) if delivery.job_id else None
         if job is None:
-            return Settlement(delivery.id, DeliveryOutcome.ORPHANED, "no such attempt", delivery.job_id)
+            no_one = "no such attempt"
+            return Settlement(delivery.id, DeliveryOutcome.ORPHANED, no_one, delivery.job_id, _told(news))
         if not isinstance(news, Silence) or JobState(job.state).is_terminal:
-            return Settlement(delivery.id, DeliveryOutcome.IGNORED, f"the job is {job.state}", job.id)
+            said = f"the job is {job.state}"
+            return Settlement(delivery.id, DeliveryOutcome.IGNORED, said, job.id, _told(news))
         await self._line.end_job(
             tx, job, JobState.FAILED, now=now, code="deadline_exceeded", message=news.detail
         )
-        return Settlement(delivery.id, DeliveryOutcome.APPLIED, "fail", job.id)
+        return Settlement(delivery.id, DeliveryOutcome.APPLIED, "fail", job.id, _told(news))
 
     async def _standing(
         self, tx: Transaction, job: Job, attempt: Attempt, news: News, now: datetime
@@ -343,35 +348,12 @@ class Inbox:
             self._line.metrics.deliveries_settled.labels(end.outcome.value).inc()
 
 
+def _told(news: News) -> str:
+    """What the ledger keeps of it: the status word, or that it was our own clock."""
+    return SILENCE if isinstance(news, Silence) else news.status[:32]
+
+
 def _as_body(silence: Silence) -> bytes:
     """What is not said is left out: a release before this one knows fewer words."""
     facts = {name: value for name, value in asdict(silence).items() if value is not False}
     return json.dumps(facts).encode()
-
-
-def _as_row(incoming: Incoming, now: datetime) -> NewDelivery:
-    return NewDelivery(
-        id=make_id("dlv"),
-        source=incoming.source.value,
-        provider=incoming.provider,
-        attempt_id=incoming.attempt_id[:64],
-        job_id=incoming.job_id,
-        message_id=incoming.message_id,
-        dedupe_key=_dedupe_key(incoming),
-        headers=dict(incoming.headers),
-        body=incoming.body,
-        received_at=now,
-    )
-
-
-def _dedupe_key(incoming: Incoming) -> bytes:
-    """The same news by the same postman has the same key; a digest, so that its length is bounded."""
-    if incoming.copy_of is not None:
-        # A replay is a wish of a person's: each has an effect of its own, if only to say "nothing to do".
-        name = f"{incoming.copy_of}:{make_id('replay')}"
-    elif incoming.message_id is not None:
-        name = incoming.message_id
-    else:
-        name = f"{incoming.attempt_id}:{hashlib.sha256(incoming.body).hexdigest()}"
-    whole = f"{incoming.source}:{incoming.provider}:{name}"
-    return hashlib.sha256(whole.encode("utf-8", "surrogatepass")).digest()[:16]

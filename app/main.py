@@ -34,7 +34,9 @@ from app.web.routes import (
     health,
     jobs,
     keys,
+    ledger,
     pages,
+    recoveries,
     uploads,
 )
 from app.web.webhooks import PREFIX, WebhookDoor
@@ -130,7 +132,20 @@ def create_api(runtime: Runtime) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.runtime = runtime
-    for module in (jobs, events, uploads, assets, deliveries, announcements, costs, keys, audit, health):
+    families = (
+        jobs,
+        events,
+        uploads,
+        assets,
+        ledger,
+        recoveries,
+        deliveries,
+        announcements,
+        costs,
+        keys,
+        audit,
+    )
+    for module in (*families, health):
         app.include_router(module.router)
     pages.add_pages(app)
     add_problem_handlers(app)

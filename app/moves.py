@@ -26,7 +26,7 @@ from db import jobs as job_rows
 from db.events import append_event
 from db.session import Transaction
 from db.states import AttemptStatus, JobState
-from db.tables import Attempt, Job
+from db.tables import Attempt, Delivery, Job
 
 
 class Moves:
@@ -45,9 +45,9 @@ class Moves:
         attempt: Attempt,
         news: News,
         now: datetime,
-        delivery_id: str | None = None,
+        delivery: Delivery | None = None,
     ) -> bool:
-        """Move the rows as decided; False when nothing moved."""
+        """Move the rows as decided; False when nothing moved. `delivery` is what brought the news, if any."""
         if isinstance(decision, Ignore) and decision.attempt_status is None:
             await self._note_cost(tx, job, attempt, news, now)
             return False
@@ -57,8 +57,9 @@ class Moves:
         if status is not None and status.is_terminal:
             bill = make_bill(self._prices, job, attempt, _told(news), now)
             known |= bill.columns()
+            known["told_by"] = delivery.source if delivery else None
         if isinstance(decision, Finish):
-            known["result_delivery_id"] = delivery_id
+            known["result_delivery_id"] = delivery.id if delivery else None
         elif isinstance(decision, (TryAgain, Fail)):
             known |= _known_of_end(decision)
         elif isinstance(decision, Advance) and isinstance(news, Prediction) and self._can_poll(attempt):
@@ -209,4 +210,6 @@ def _known_of(news: News, attempt: Attempt, now: datetime) -> dict[str, Any]:
         known["engine"] = news.engine[:256]
     if news.id and attempt.prediction_id is None:
         known["prediction_id"] = news.id[:128]
+    if news.completed_at:
+        known["completed_at"] = news.completed_at
     return known

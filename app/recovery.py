@@ -8,21 +8,18 @@ matched to an attempt by the callback URL that the provider echoes; nobody gets 
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from enum import StrEnum
 
 import structlog
 
-from app.access.callers import OPEN_HOUSE, Caller
-from app.access.trail import Act, note_act
 from app.backoff import RetryBudget
 from app.crash_points import CrashPoint
 from app.errors import AppError, PredictionUnknown, ProviderBadResponse, ProviderUnavailable
 from app.inbox import Inbox
-from app.lifecycle import HANDED_BACK, Silence, next_check
+from app.lifecycle import HANDED_BACK, News, Silence, next_check
 from app.line import Line
 from app.provider.base import Prediction, Provider
 from db import attempts as attempt_rows
@@ -57,29 +54,18 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """One line of a recovery's report."""
+    """What was learned about one attempt."""
 
     attempt_id: str
-    job_id: str
-    provider: str
-    prediction_id: str | None
     finding: Finding
     detail: str
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a recovery found; with `dry_run` nothing of it was posted."""
-
-    dry_run: bool
-    found: tuple[Found, ...]
-
-    def counts(self) -> dict[str, int]:
-        return dict(Counter(found.finding.value for found in self.found))
+    news: News | None = None
+    """What was posted about it, or would be; None where nothing is."""
+    delivery_id: str | None = None
 
 
 class Recovery:
-    """The recovery station: on a schedule (`check`), by hand (`recover`), when a worker died (`forget`)."""
+    """The recovery station: on a schedule (`check`), one by hand (`look`), when a worker died (`forget`)."""
 
     def __init__(self, *, line: Line, providers: Mapping[str, Provider], inbox: Inbox) -> None:
         self._line = line
@@ -94,8 +80,15 @@ class Recovery:
         now = self._line.clock.now()
         async with self._line.database.reading() as tx:
             silent = await attempt_rows.list_silent_attempts(tx, now=now, limit=BATCH)
-        await self._look_at_all(await self._in_budget(silent, now), now, dry_run=False)
+        silent.sort(key=lambda attempt: self._urgency(attempt, now))
+        await self._look_at_all(await self._in_budget(silent, now), now)
         return len(silent) + await self._end_overdue(now)
+
+    def _urgency(self, attempt: Attempt, now: datetime) -> tuple[bool, datetime]:
+        """First what expires soonest at the provider, last what must be gone there by now."""
+        life_s = self._line.settings.output_life_s(attempt.provider)
+        end_at = attempt.limit_at or attempt.created_at
+        return life_s is not None and end_at < now - timedelta(seconds=life_s), attempt.created_at
 
     async def _in_budget(self, silent: Sequence[Attempt], now: datetime) -> list[Attempt]:
         """Those that may be asked about now; after an outage of ours all of them are silent at once."""
@@ -110,35 +103,17 @@ class Recovery:
                 await attempt_rows.note_attempt(tx, attempt.id, check_at=now + timedelta(seconds=wait_s))
         return asked
 
-    async def recover(
-        self,
-        *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        kind: str | None = None,
-        dry_run: bool = False,
-        limit: int = 1000,
-        by: Caller = OPEN_HOUSE,
-    ) -> Report:
-        """Ask about every live attempt of the caller's now, oldest first, whether it was due or not."""
-        async with self._line.database.reading() as tx:
-            attempts = await attempt_rows.list_live_attempts(
-                tx, since=since, until=until, kind=kind, tenant=by.tenant, limit=limit
-            )
+    async def look(self, attempt: Attempt, *, dry_run: bool) -> Found:
+        """Ask about one live attempt, due or not, when its turn comes; with `dry_run` change nothing."""
         now = self._line.clock.now()
-        if not dry_run:
-            async with self._line.database.transaction() as tx:
-                await note_act(tx, by, Act.RECOVERY_BEGUN, f"{len(attempts)} attempts", at=now)
-        settled = [attempt for attempt in attempts if not _is_being_created(attempt, now)]
-        found = [
-            _found(attempt, Finding.UNASKED, "it is being created")
-            for attempt in attempts
-            if _is_being_created(attempt, now)
-        ]
-        found += await self._look_at_all(settled, now, dry_run=dry_run)
-        report = Report(dry_run, tuple(found))
-        log.info("recovery.done", dry_run=dry_run, **report.counts())
-        return report
+        if _is_being_created(attempt, now):
+            return Found(attempt.id, Finding.UNASKED, "it is being created")
+        budget = self._budgets.get(attempt.provider)
+        wait_s = budget.book(attempt.id) if budget else 0.0
+        if budget and wait_s:
+            await asyncio.sleep(wait_s)
+            budget.book(attempt.id)
+        return await self._look(attempt, now, dry_run=dry_run)
 
     async def forget(self, owner: str, before: datetime) -> int:
         """The worker of this process died: end every attempt of its own that was begun before."""
@@ -169,15 +144,15 @@ class Recovery:
                 forgotten += 1
         return forgotten
 
-    async def _look_at_all(self, attempts: Sequence[Attempt], now: datetime, *, dry_run: bool) -> list[Found]:
+    async def _look_at_all(self, attempts: Sequence[Attempt], now: datetime) -> None:
         """Ask about several at once: one provider that hangs must not hold up the rest for minutes."""
         turns = asyncio.Semaphore(ASKED_AT_ONCE)
 
-        async def look(attempt: Attempt) -> Found:
+        async def look(attempt: Attempt) -> None:
             async with turns:
-                return await self._look(attempt, now, dry_run=dry_run)
+                await self._look(attempt, now, dry_run=False)
 
-        return list(await asyncio.gather(*(look(attempt) for attempt in attempts)))
+        await asyncio.gather(*(look(attempt) for attempt in attempts))
 
     async def _look(self, attempt: Attempt, now: datetime, *, dry_run: bool) -> Found:
         """Ask about one attempt and post what came of it."""
@@ -190,11 +165,11 @@ class Recovery:
                 if not dry_run:
                     await self._inbox.receive_news(DeliverySource.POLL, attempt, exc.raw)
                     await self._check_later(attempt, now)
-                return _found(attempt, Finding.UNREACHABLE, exc.message)
+                return Found(attempt.id, Finding.UNREACHABLE, exc.message)
             except (AppError, TimeoutError) as exc:
                 if not dry_run:
                     await self._check_later(attempt, now)
-                return _found(attempt, Finding.UNREACHABLE, str(exc) or "no answer in time")
+                return Found(attempt.id, Finding.UNREACHABLE, str(exc) or "no answer in time")
             self._line.reach(CrashPoint.POLL_ANSWERED)
             return await self._heard(attempt, prediction, now, dry_run=dry_run)
 
@@ -217,29 +192,37 @@ class Recovery:
     async def _heard(
         self, attempt: Attempt, prediction: Prediction, now: datetime, *, dry_run: bool
     ) -> Found:
-        ended = prediction.status in _ENDS
+        """Post what the provider told, and end what it has not begun or not ended in time."""
+        silence = None if prediction.status in _ENDS else await self._find_silence(attempt, prediction, now)
+        finding = Finding.ALIVE if silence is None else Finding.LOST
+        found = Found(attempt.id, finding, prediction.status, silence or prediction)
+        if prediction.status in _ENDS:
+            found = replace(found, finding=Finding.ENDED)
+        if silence is not None:
+            found = replace(found, detail=silence.detail)
         if dry_run:
-            return _found(attempt, Finding.ENDED if ended else Finding.ALIVE, prediction.status)
+            return found
         if prediction.id and attempt.prediction_id is None:
             async with self._line.database.transaction() as tx:
                 await attempt_rows.note_attempt(tx, attempt.id, prediction_id=prediction.id)
             self._line.reach(CrashPoint.PREDICTION_FOUND)
-        await self._inbox.receive_news(DeliverySource.POLL, attempt, prediction.raw)
-        if ended:
+        receipt = await self._inbox.receive_news(DeliverySource.POLL, attempt, prediction.raw)
+        if silence is None:
             await self._check_later(attempt, now)
-            return _found(attempt, Finding.ENDED, prediction.status)
+            return replace(found, delivery_id=receipt.delivery_id)
+        # Said before the provider's own "canceled" can come and say less.
+        receipt = await self._inbox.receive_silence(silence, job_id=attempt.job_id, attempt=attempt)
+        await self._cancel(attempt, prediction.id)
+        return replace(found, delivery_id=receipt.delivery_id)
+
+    async def _find_silence(self, attempt: Attempt, prediction: Prediction, now: datetime) -> Silence | None:
+        """Which limit of ours a prediction that is still alive has passed."""
         if _is_cold(attempt, prediction, now):
             waited_s = (now - attempt.created_at).total_seconds()
-            # Said before the provider's own "canceled" can come and say less.
-            await self._post_lost(attempt, f"not begun {waited_s:.0f} s after it was taken", cold=True)
-            await self._cancel(attempt, prediction.id)
-            return _found(attempt, Finding.LOST, "not begun in time")
+            return Silence(f"not begun {waited_s:.0f} s after it was taken", cold=True)
         if await self._is_unwanted(attempt, now):
-            await self._post_lost(attempt, f"still {prediction.status} at its limit")
-            await self._cancel(attempt, prediction.id)
-            return _found(attempt, Finding.LOST, f"{prediction.status} past its limit")
-        await self._check_later(attempt, now)
-        return _found(attempt, Finding.ALIVE, prediction.status)
+            return Silence(f"still {prediction.status} at its limit")
+        return None
 
     async def _unknown(
         self, attempt: Attempt, now: datetime, error: PredictionUnknown, *, dry_run: bool
@@ -251,14 +234,17 @@ class Recovery:
         if not provider.can_poll and not past_limit and not never_confirmed:
             if not dry_run:
                 await self._check_later(attempt, now)
-            return _found(attempt, Finding.UNASKED, error.message)
-        if not dry_run:
-            await self._cancel(attempt, attempt.prediction_id or attempt.id)
-            await self._post_lost(attempt, error.message if not past_limit else "silent past its limit")
-            if past_limit and self.condemn is not None and attempt.owner == self._line.process_id:
-                # Our own engine, past all it may take: a hang in native code hears no cancel.
-                self.condemn(f"{attempt.id} ran past its limit")
-        return _found(attempt, Finding.LOST, error.message)
+            return Found(attempt.id, Finding.UNASKED, error.message)
+        silence = Silence(error.message if not past_limit else "silent past its limit")
+        found = Found(attempt.id, Finding.LOST, error.message, silence)
+        if dry_run:
+            return found
+        await self._cancel(attempt, attempt.prediction_id or attempt.id)
+        receipt = await self._inbox.receive_silence(silence, job_id=attempt.job_id, attempt=attempt)
+        if past_limit and self.condemn is not None and attempt.owner == self._line.process_id:
+            # Our own engine, past all it may take: a hang in native code hears no cancel.
+            self.condemn(f"{attempt.id} ran past its limit")
+        return replace(found, delivery_id=receipt.delivery_id)
 
     async def _is_unwanted(self, attempt: Attempt, now: datetime) -> bool:
         """Whether the attempt's time is over, or its job has ended without it."""
@@ -323,9 +309,8 @@ class Recovery:
         *,
         worker_died: bool = False,
         handed_back: bool = False,
-        cold: bool = False,
     ) -> None:
-        silence = Silence(detail, worker_died=worker_died, handed_back=handed_back, cold=cold)
+        silence = Silence(detail, worker_died=worker_died, handed_back=handed_back)
         await self._inbox.receive_silence(silence, job_id=attempt.job_id, attempt=attempt)
 
     async def _cancel(self, attempt: Attempt, prediction_id: str | None) -> None:
@@ -359,7 +344,3 @@ def _is_cold(attempt: Attempt, prediction: Prediction, now: datetime) -> bool:
 def _is_being_created(attempt: Attempt, now: datetime) -> bool:
     """The provider need not know it yet: calling it lost would make it twice."""
     return attempt.status == AttemptStatus.PENDING and attempt.check_at > now
-
-
-def _found(attempt: Attempt, finding: Finding, detail: str) -> Found:
-    return Found(attempt.id, attempt.job_id, attempt.provider, attempt.prediction_id, finding, detail[:300])

@@ -126,6 +126,9 @@ class Settings(BaseSettings):
     replicate_sound_effects_timeout: float = Field(300, gt=0, description="The same, for sound effects")
     replicate_download_timeout: float = Field(30, gt=0, description="Limit on fetching one output")
     replicate_ffmpeg_timeout: float = Field(30, gt=0, description="Limit on one ffmpeg run")
+    replicate_output_life_s: float = Field(
+        3600, gt=0, description="How long Replicate keeps an output after its prediction has ended"
+    )
     replicate_max_file_size: int = Field(50_000_000, gt=0, description="Largest output that is accepted")
     replicate_silence_threshold: str = Field(
         "-60dB", pattern=r"^-\d{1,3}(\.\d+)?dB$", description="What counts as silence when trimming"
@@ -396,6 +399,10 @@ class Settings(BaseSettings):
         if kind == "sound_effect":
             return self.replicate_sound_effects_timeout
         return self.replicate_webhook_timeout
+
+    def output_life_s(self, provider: str) -> float | None:
+        """How long the provider keeps an output after its end; None: its outputs come inline."""
+        return self.replicate_output_life_s if provider == "replicate" else None
 
 
 def load_settings(**overrides: object) -> Settings:

@@ -19,6 +19,8 @@ import structlog
 
 from app.errors import StorageUnavailable
 from app.housekeeping import Housekeeper
+from app.ledger.recoveries import TOPIC as RECOVERIES
+from app.ledger.recoveries import Recoveries
 from app.line import Line
 from app.notify import RECOVERY
 from app.recovery import Recovery
@@ -30,6 +32,7 @@ from db.circuits import bring_circuits_forward
 from db.inbox import bring_deliveries_forward
 from db.jobs import bring_jobs_forward, release_all_leases
 from db.keys import delete_idempotency_keys
+from db.ledger.recoveries import release_recoveries
 from db.processes import beat, forget_processes, hand_over_unasked, leave, release_orphaned_leases
 from db.session import DatabaseUnavailable, Transaction
 from db.states import AttemptStatus
@@ -75,6 +78,7 @@ class Worker:
         line: Line,
         stations: Mapping[Station, StationRoom],
         recovery: Recovery,
+        recoveries: Recoveries,
         housekeeper: Housekeeper,
         process_id: str,
     ) -> None:
@@ -82,6 +86,7 @@ class Worker:
         self._process_id = process_id
         self._stations = stations
         self._recovery = recovery
+        self._recoveries = recoveries
         self._housekeeper = housekeeper
         self._stopping = asyncio.Event()
         self._forget_at = self._line.clock.now()
@@ -117,6 +122,9 @@ class Worker:
             tasks.create_task(self._repeat(self.sweep, self._line.settings.sweep_interval_s))
             tasks.create_task(
                 self._repeat(self._recovery.check, self._line.settings.recovery_interval_s, RECOVERY)
+            )
+            tasks.create_task(
+                self._repeat(self._recoveries.work, self._line.settings.recovery_interval_s, RECOVERIES)
             )
             tasks.create_task(
                 self._repeat(self._housekeeper.keep, self._line.settings.housekeeping_interval_s)
@@ -185,6 +193,8 @@ class Worker:
             )
             if asked:
                 self._line.notifier.announce(tx, RECOVERY)
+            if await release_recoveries(tx, silent_since=silent_since):
+                self._line.notifier.announce(tx, RECOVERIES)
         if freed or asked:
             log.info("worker.took_over", leases=len(freed), attempts=asked)
 
@@ -200,6 +210,7 @@ class Worker:
     def stop(self) -> None:
         """Take no more work; `run` returns when the steps begun have ended."""
         self._stopping.set()
+        self._recoveries.stop()
         self._line.engine.stop()
 
     async def hand_back(self) -> None:
@@ -214,7 +225,8 @@ class Worker:
     async def adopt(self) -> None:
         """Take over everything a dead predecessor left; only for the one owner of an embedded database."""
         async with self._line.database.transaction() as tx:
-            released = await release_all_leases(tx) + await release_announcements(tx)
+            released = await release_all_leases(tx)
+            released += await release_announcements(tx) + await release_recoveries(tx)
             live = await list_live_attempts(tx, limit=MOST_ADOPTED)
             unasked = [attempt for attempt in live if attempt.status == AttemptStatus.PENDING]
             for attempt in unasked:

@@ -13,6 +13,9 @@ from db.session import Transaction
 from db.states import DeliveryOutcome
 from db.tables import Attempt, Delivery, Job
 
+SILENCE = "silence"
+"""What a limit of our own tells."""
+
 _DELIVERIES = Delivery.__table__  # type: ignore[attr-defined]
 _WITHOUT_BODY = [column for column in _DELIVERIES.columns if column.name != "body"]
 
@@ -61,6 +64,8 @@ class Settlement:
     outcome: DeliveryOutcome
     detail: str
     job_id: str | None
+    told: str | None = None
+    """The status word in it; None where it was not understood."""
 
 
 async def settle_deliveries(tx: Transaction, settlements: Sequence[Settlement], *, now: datetime) -> None:
@@ -71,7 +76,11 @@ async def settle_deliveries(tx: Transaction, settlements: Sequence[Settlement], 
         update(_DELIVERIES)
         .where(_DELIVERIES.c.id == bindparam("settled"))
         .values(
-            settled_at=now, outcome=bindparam("as_what"), detail=bindparam("why"), job_id=bindparam("of_job")
+            settled_at=now,
+            outcome=bindparam("as_what"),
+            detail=bindparam("why"),
+            job_id=bindparam("of_job"),
+            told=bindparam("said"),
         )
     )
     await tx.execute(
@@ -82,10 +91,33 @@ async def settle_deliveries(tx: Transaction, settlements: Sequence[Settlement], 
                 "as_what": each.outcome,
                 "why": each.detail[:500],
                 "of_job": each.job_id,
+                "said": each.told,
             }
             for each in settlements
         ],
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A delivery that was there before another under its key."""
+
+    id: str
+    is_same: bool
+    """Whether their bodies are the same."""
+
+
+async def find_known(tx: Transaction, dedupe_key: bytes, body: bytes) -> Known | None:
+    """The delivery under this key, held against a body that came under it too."""
+    statement = select(col(Delivery.id), (col(Delivery.body) == body).label("is_same"))
+    row = (await tx.execute(statement.where(col(Delivery.dedupe_key) == dedupe_key))).first()
+    return Known(row.id, bool(row.is_same)) if row else None
+
+
+async def note_conflict(tx: Transaction, delivery_id: str) -> None:
+    """Another body came under its message id."""
+    one_more = update(Delivery).where(col(Delivery.id) == delivery_id)
+    await tx.execute(one_more.values(conflicts=col(Delivery.conflicts) + 1))
 
 
 async def postpone_delivery(

@@ -26,7 +26,7 @@ async def list_orphaned_attempts(tx: Transaction, *, silent_since: datetime, lim
         .where(
             col(Attempt.status).in_(LIVE_ATTEMPT_STATUSES),
             col(Attempt.owner).is_not(None),
-            col(Attempt.owner).not_in(_heard_since(silent_since)),
+            col(Attempt.owner).not_in(heard_since(silent_since)),
         )
         .limit(limit)
     )
@@ -47,7 +47,7 @@ async def hand_over_unasked(
             col(Attempt.check_at) > check_at,
             col(Attempt.created_at) < made_before,
             col(Attempt.begun_by).is_not(None),
-            col(Attempt.begun_by).not_in(_heard_since(silent_since)),
+            col(Attempt.begun_by).not_in(heard_since(silent_since)),
         )
         .values(check_at=check_at)
     )
@@ -61,7 +61,7 @@ async def release_orphaned_leases(tx: Transaction, *, silent_since: datetime, li
         .where(
             col(Job.state) == JobState.FINISHING,
             col(Job.leased_by).is_not(None),
-            col(Job.leased_by).not_in(_heard_since(silent_since)),
+            col(Job.leased_by).not_in(heard_since(silent_since)),
         )
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -83,5 +83,5 @@ async def forget_processes(tx: Transaction, *, before: datetime) -> int:
     return (await tx.execute(delete(Process).where(col(Process.heard_at) < before))).rowcount
 
 
-def _heard_since(moment: datetime) -> Select[str]:
+def heard_since(moment: datetime) -> Select[str]:
     return select(col(Process.id)).where(col(Process.heard_at) >= moment)

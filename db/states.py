@@ -150,3 +150,14 @@ class AnnouncementOutcome(StrEnum):
     """The address is not one that may be spoken to: no byte was sent."""
     ABANDONED = "abandoned"
     """Sending it ended the process too often."""
+
+
+class RecoveryState(StrEnum):
+    """Where a recovery stands."""
+
+    RUNNING = "running"
+    """Somebody works on it, or will: whichever process holds its lease."""
+    DONE = "done"
+    """Every item has an effect."""
+    ABORTED = "aborted"
+    """Ended by a caller; what was done by then stays done."""

@@ -152,6 +152,7 @@ class Attempt(Table, table=True):
         Index("ix_attempts_check", "status", "check_at"),
         # What was spent since then, by whom and where: read from the index alone.
         Index("ix_attempts_billed", "billed_at", "tenant", "provider", "cost_micros"),
+        Index("ix_attempts_told_by", "told_by", "id"),
     )
 
     id: str = Field(primary_key=True, max_length=64)
@@ -176,6 +177,10 @@ class Attempt(Table, table=True):
     metrics: dict[str, Any] = Field(default_factory=dict, sa_type=JSON)
     result_delivery_id: str | None = Field(default=None, max_length=64)
     """The delivery that carries the output; the finisher reads it from there."""
+    told_by: str | None = Field(default=None, max_length=16)
+    """Which postman brought the news that ended it; None: it has not ended, or not by news."""
+    completed_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When the provider says that it ended it: its clock of keeping the output runs from there."""
     start_by: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """When it must have begun: from then on another provider is asked. None: it may wait to its limit."""
     limit_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
@@ -277,6 +282,10 @@ class Delivery(Table, table=True):
     settled_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     outcome: str | None = Field(default=None, max_length=16)
     detail: str | None = Field(default=None, sa_type=LONG_TEXT)
+    told: str | None = Field(default=None, max_length=32)
+    """The status word in it, `silence` for a limit of ours; None until it is understood."""
+    conflicts: int = Field(default=0, sa_column_kwargs={"server_default": "0"})
+    """Later messages under its message id, authentic too, with another body: it was the first, and stays."""
 
 
 class Asset(Table, table=True):
@@ -353,6 +362,84 @@ class Chore(Table, table=True):
 
     name: str = Field(primary_key=True, max_length=32)
     due_at: datetime = Field(sa_type=UtcDateTime)
+
+
+class RecoveryRun(Table, table=True):
+    """A recovery or a replay of many deliveries, asked for once and worked on in the background."""
+
+    __tablename__ = "recoveries"
+    __table_args__ = (
+        Index("ix_recoveries_state", "state", "id"),
+        Index("ix_recoveries_tenant", "tenant", "id"),
+    )
+
+    id: str = Field(primary_key=True, max_length=64)
+    tenant: str = Field(max_length=64)
+    task: str = Field(max_length=16)
+    """`recover`: ask the providers about live attempts; `replay`: send stored deliveries again."""
+    state: str = Field(max_length=16)
+    since: datetime = Field(sa_type=UtcDateTime)
+    until: datetime = Field(sa_type=UtcDateTime)
+    wanted: dict[str, Any] = Field(sa_type=JSON)
+    """What else narrows it: `kind`, `outcome`, `source`, `limit`."""
+    total: int
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    lease: str | None = Field(default=None, max_length=64)
+    """The token of whoever works on it; a commit without the right token changes nothing."""
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    leased_by: str | None = Field(default=None, max_length=64)
+
+
+class RecoveryItem(Table, table=True):
+    """One attempt to ask about, or one delivery to send again; chosen when the recovery was asked for."""
+
+    __tablename__ = "recovery_items"
+
+    recovery_id: str = Field(primary_key=True, max_length=64)
+    number: int = Field(primary_key=True, sa_column_kwargs={"autoincrement": False})
+    """Its place: what expires soonest at the provider comes first."""
+    row_id: str = Field(max_length=64)
+    """The attempt's id, or the delivery's."""
+    attempt_id: str = Field(max_length=64)
+    job_id: str | None = Field(default=None, max_length=64)
+    provider: str = Field(max_length=32)
+    expires_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """The earliest moment at which its output may be gone at the provider."""
+    tries: int = Field(default=0)
+    begun_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    ended_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    effect: str | None = Field(default=None, max_length=16)
+    finding: str | None = Field(default=None, max_length=16)
+    detail: str | None = Field(default=None, max_length=300)
+    delivery_id: str | None = Field(default=None, max_length=64)
+    """What was stored because of it."""
+    rerun_micros: int | None = Field(default=None, sa_type=BigInteger)
+    """For an output that has expired: what another attempt is expected to cost, in micro-dollars."""
+
+
+class Refusal(Table, table=True):
+    """A request at the webhook door that was refused: which check failed, and nothing of its body."""
+
+    __tablename__ = "refusals"
+    __table_args__ = (Index("ix_refusals_tenant", "tenant", "id"),)
+
+    id: str = Field(primary_key=True, max_length=64)
+    at: datetime = Field(sa_type=UtcDateTime)
+    provider: str = Field(max_length=32)
+    attempt_id: str | None = Field(default=None, max_length=64)
+    """The attempt that its address named, where that is one of ours."""
+    tenant: str = Field(max_length=64)
+    """That attempt's; the default one where there is none."""
+    failed: str = Field(max_length=32)
+    """The check, in a word of `app.provider.signature` or the error's code."""
+    detail: str = Field(max_length=300)
+    skew_s: float | None = Field(default=None, sa_type=REAL)
+    """How far the signed time was from our clock; above zero: in the past."""
+    secret: int | None = None
+    """The number of the secret that fits, counted from 1; 0: none does; None: it was not looked."""
+    left_out: int = Field(default=0)
+    """Refusals before this one that were too many to be written down."""
 
 
 class Event(Table, table=True):

@@ -25,6 +25,7 @@ class Act(StrEnum):
     JOB_RETRIED = "job.retried"
     DELIVERY_REPLAYED = "delivery.replayed"
     RECOVERY_BEGUN = "recovery.begun"
+    RECOVERY_ABORTED = "recovery.aborted"
 
 
 def act_of(by: Caller, act: Act, subject: str, *, at: datetime) -> Audit:

@@ -22,8 +22,9 @@ from app.cli.costs import costs
 from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.jobs import jobs
-from app.cli.ledger import deliveries, recover
+from app.cli.ledger import deliveries
 from app.cli.live import listen, tail, trigger
+from app.cli.recoveries import recover
 from app.cli.request import request
 from app.cli.serving import gpu_worker, migrate, serve, worker
 from app.cli.sweep import sweep

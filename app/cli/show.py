@@ -133,6 +133,26 @@ def age(moment: str | None) -> str:
     return f"{passed_s:.0f} s"
 
 
+def seconds_until(moment: str) -> float:
+    """How long until then; below zero when it has passed."""
+    return (datetime.fromisoformat(moment) - datetime.now(UTC)).total_seconds()
+
+
+@contextmanager
+def bar(name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """One bar of so many steps on a terminal, gone at the end; told how many are done."""
+    console = err()
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=28),
+        TextColumn("{task.completed} of {task.total}"),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        steps = bars.add_task(name, total=total)
+        yield lambda done: bars.update(steps, completed=done)
+
+
 @contextmanager
 def progress(*names: str) -> Iterator[list[Note]]:
     """A bar for each name on a terminal, gone at the end; each job's events are told to its note."""

@@ -39,11 +39,21 @@ _LAST_TIMESTAMP_S = 253_402_300_799
 
 
 class BadSignature(Unauthenticated):
-    """A webhook whose proof does not hold. `reason` is for operators only; the message is always the same."""
+    """A webhook whose proof does not hold. The message is always the same; the rest is for operators only.
 
-    def __init__(self, reason: str) -> None:
+    `failed` names the check. `skew_s` is how far the signed time is from our clock, above zero in the past;
+    `secret` the number of the secret that fits all the same, from 1, or 0 where none does; both None where it
+    did not come to that.
+    """
+
+    def __init__(
+        self, failed: str, reason: str, *, skew_s: float | None = None, secret: int | None = None
+    ) -> None:
         super().__init__(_REFUSED)
+        self.failed = failed
         self.reason = reason
+        self.skew_s = skew_s
+        self.secret = secret
 
 
 class WebhookSecrets:
@@ -66,14 +76,22 @@ class WebhookSecrets:
         timestamp_text = _header(headers, "webhook-timestamp")
         given = _signatures(_header(headers, "webhook-signature"))
         if _MESSAGE_ID.fullmatch(message_id) is None:
-            raise BadSignature("webhook-id is malformed or came twice")
-        timestamp_s = _fresh(timestamp_text, now=now, tolerance_s=tolerance_s)
+            raise BadSignature("message_id", "webhook-id is malformed or came twice")
+        timestamp_s = _seconds(timestamp_text)
+        skew_s = round(now.timestamp() - timestamp_s, 3)
         try:
             text = body.decode("utf-8")
         except UnicodeDecodeError as exc:
-            raise BadSignature("body is not UTF-8") from exc
-        if not self._any_match(message_id, timestamp_s, text, given):
-            raise BadSignature(f"none of {len(given)} v1 signatures matches")
+            raise BadSignature("body", "body is not UTF-8", skew_s=skew_s) from exc
+        # Also of what comes too late: an operator wants to know whether it was real.
+        secret = self._matching(message_id, timestamp_s, text, given)
+        if abs(skew_s) > tolerance_s:
+            proof = f"signed by secret number {secret}" if secret else "signed by none of our secrets"
+            late = f"webhook-timestamp is {abs(skew_s):.0f} s too {'old' if skew_s > 0 else 'new'}, {proof}"
+            raise BadSignature("timestamp", late, skew_s=skew_s, secret=secret)
+        if not secret:
+            reason = f"none of {len(given)} v1 signatures matches"
+            raise BadSignature("signature", reason, skew_s=skew_s, secret=0)
         return message_id
 
     def sign(self, message_id: str, timestamp_s: int, body: bytes) -> str:
@@ -84,14 +102,15 @@ class WebhookSecrets:
         text = body.decode("utf-8")
         return " ".join(_sign(signer, message_id, timestamp_s, text) for signer in self._signers)
 
-    def _any_match(self, message_id: str, timestamp_s: int, text: str, given: Sequence[bytes]) -> bool:
+    def _matching(self, message_id: str, timestamp_s: int, text: str, given: Sequence[bytes]) -> int:
+        """The number of a secret that one of these was made with, from 1; 0: of none."""
         # No early leave: the time must not tell which secret or which entry was right.
-        matched = False
-        for signer in self._signers:
+        number = 0
+        for position, signer in enumerate(self._signers, 1):
             expected = _sign(signer, message_id, timestamp_s, text).encode("ascii")
             for candidate in given:
-                matched |= hmac.compare_digest(expected, candidate)
-        return matched
+                number = max(number, position * hmac.compare_digest(expected, candidate))
+        return number
 
 
 def _key(text: str, position: int) -> bytes:
@@ -111,30 +130,28 @@ def _key(text: str, position: int) -> bytes:
 def _header(headers: Mapping[str, str], name: str) -> str:
     value = headers.get(name, "")
     if not value:
-        raise BadSignature(f"{name} is missing or empty")
+        raise BadSignature("header", f"{name} is missing or empty")
     if len(value) > MAX_HEADER_CHARS:
-        raise BadSignature(f"{name} is {len(value)} characters long")
+        raise BadSignature("header", f"{name} is {len(value)} characters long")
     return value
 
 
 def _signatures(value: str) -> list[bytes]:
     """The v1 entries as sent, `v1,` included; entries of other versions are skipped, other forms refused."""
     if not value.isascii():
-        raise BadSignature("webhook-signature is not ASCII")
+        raise BadSignature("signature_form", "webhook-signature is not ASCII")
     entries = value.split(" ")
     if len(entries) > MAX_SIGNATURES:
-        raise BadSignature(f"too many signatures ({len(entries)})")
+        raise BadSignature("signature_form", f"too many signatures ({len(entries)})")
     if any(entry.count(",") != 1 for entry in entries):
-        raise BadSignature("webhook-signature is malformed or came twice")
+        raise BadSignature("signature_form", "webhook-signature is malformed or came twice")
     return [entry.encode("ascii") for entry in entries if entry.startswith("v1,")]
 
 
-def _fresh(text: str, *, now: datetime, tolerance_s: float) -> int:
+def _seconds(text: str) -> int:
     if _TIMESTAMP.fullmatch(text) is None or int(text) > _LAST_TIMESTAMP_S:
-        raise BadSignature("webhook-timestamp is not a plain number of seconds, or came twice")
-    age_s = now.timestamp() - int(text)
-    if abs(age_s) > tolerance_s:
-        raise BadSignature(f"webhook-timestamp is {abs(age_s):.0f} s too {'old' if age_s > 0 else 'new'}")
+        why = "webhook-timestamp is not a plain number of seconds, or came twice"
+        raise BadSignature("timestamp_form", why)
     return int(text)
 
 

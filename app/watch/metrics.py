@@ -86,6 +86,15 @@ class Metrics:
             "provider",
             "reason",
         )
+        self.refusals_left_out = self._counter(
+            "reprise_refusals_left_out_total", "Refusals that were too many to be written into the ledger"
+        )
+        self.deliveries_conflicting = self._counter(
+            "reprise_deliveries_conflicting_total",
+            "Messages under a known id with another body: the first one counts",
+            "source",
+            "provider",
+        )
         self.deliveries_settled = self._counter(
             "reprise_deliveries_settled_total", "Deliveries settled", "outcome"
         )
@@ -149,6 +158,16 @@ class Metrics:
             "reprise_queue_oldest_seconds", "Age of the oldest row at the station", "station", "kind"
         )
         self.jobs = self._gauge("reprise_jobs", "Jobs that have not ended, by state", "state")
+        self.output_expiry = self._gauge(
+            "reprise_output_expiry_soonest_seconds",
+            "Time until the provider may delete the first output not stored here; below 0: it may have",
+            "provider",
+        )
+        self.outputs_at_risk = self._gauge(
+            "reprise_outputs_at_risk",
+            "Outputs not stored here whose time at the provider is more than half over",
+            "provider",
+        )
         self.pool_connections = self._gauge(
             "reprise_db_pool_connections",
             "Database connections of this process, and what befell them",

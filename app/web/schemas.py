@@ -15,7 +15,6 @@ from app.kinds import KINDS
 from app.kinds.base import JsonBody
 from app.tokens import Links
 from app.views import JobView, why_waiting
-from app.web.parts import Moment
 from db.tables import Attempt, Delivery, Event
 
 KindName = Annotated[str, Field(examples=list(KINDS), max_length=64)]
@@ -241,6 +240,8 @@ class DeliveryOut(BaseModel):
     settled_at: datetime | None
     outcome: str | None
     detail: str | None
+    told: str | None = Field(description="The status word in it; `silence` for a limit of ours")
+    conflicts: int = Field(description="Authentic messages under the same id with another body, refused")
 
     @classmethod
     def of(cls, delivery: Delivery) -> DeliveryOut:
@@ -267,37 +268,6 @@ class ReceiptOut(BaseModel):
 
     delivery_id: str
     new: bool
-
-
-class NewRecovery(JsonBody):
-    """Which live attempts to ask their providers about."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    since: Moment | None = None
-    until: Moment | None = None
-    kind: KindName | None = None
-    dry_run: bool = Field(False, strict=True)
-    limit: int = Field(1000, strict=True, ge=1, le=10_000)
-
-
-class FoundOut(BaseModel):
-    """What recovery learned about one attempt."""
-
-    attempt_id: str
-    job_id: str
-    provider: str
-    prediction_id: str | None
-    finding: str
-    detail: str
-
-
-class RecoveryOut(BaseModel):
-    """A recovery's report."""
-
-    dry_run: bool
-    counts: dict[str, int]
-    found: list[FoundOut]
 
 
 class BudgetOut(BaseModel):

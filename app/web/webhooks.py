@@ -15,7 +15,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.types import Receive, Scope, Send
 
 from app.errors import AppError, MethodNotAllowed, NotFound, RequestError, TooLarge, Unauthenticated
-from app.inbox import Incoming
+from app.incoming import Incoming
 from app.web.limits import refusal_of, request_id_of
 from app.web.problems import problem, render_error
 from app.wiring import Runtime
@@ -69,6 +69,8 @@ class WebhookDoor:
             reason = str(getattr(exc, "reason", exc.code))
             label = name if name in self._runtime.providers else "unknown"
             self._runtime.line.metrics.deliveries_refused.labels(label, exc.code).inc()
+            # Into memory: nothing is written on a stranger's account while a provider may be waiting.
+            self._runtime.ledger.refusals.note(exc, provider=label, attempt_id=attempt_id)
             request_id = scope["request_id"]
             log.warning(
                 "webhook.refused",
@@ -95,7 +97,7 @@ class WebhookDoor:
         token = dict(parse_qsl(scope["query_string"].decode("latin-1"))).get("token", "")
         ours = self._runtime.callbacks.is_ours(attempt_id, token)
         if not ours and not provider.signs_callbacks:
-            raise Unauthenticated("the callback could not be verified")
+            raise _NoToken("the callback could not be verified")
         # A stranger may be a provider with news of nothing of ours, but has no claim to our memory.
         body = await _read(receive, most_bytes if ours else min(most_bytes, MOST_STRANGE_BYTES))
         now = self._runtime.line.clock.wall()
@@ -113,6 +115,12 @@ class WebhookDoor:
             message_id=proof.message_id,
             headers={key: headers[key][:_MOST_HEADER_BYTES] for key in _KEPT_HEADERS if key in headers},
         )
+
+
+class _NoToken(Unauthenticated):
+    """Nobody signs for this provider, and the token in the address is not ours."""
+
+    failed = "token"
 
 
 def _joined_headers(scope: Scope) -> dict[str, str]:

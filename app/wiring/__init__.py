@@ -29,6 +29,8 @@ from app.inbox import Inbox
 from app.intake.uploads import Uploads
 from app.jobs import Jobs
 from app.kinds import KINDS
+from app.ledger.desk import Ledger, make_ledger
+from app.ledger.replay import Replay
 from app.line import Line
 from app.notify import Notifier
 from app.outbound import Outbound
@@ -36,7 +38,6 @@ from app.outlines import Outlines
 from app.provider.base import Provider
 from app.rates.limiter import Rates
 from app.recovery import Recovery
-from app.replay import Replay
 from app.routing.router import Router
 from app.settings import Settings
 from app.tokens import Callbacks, Cursors, Links
@@ -95,6 +96,7 @@ class Runtime:
     webhook_keys: WebhookKeys
     recovery: Recovery
     replay: Replay
+    ledger: Ledger
     housekeeper: Housekeeper
     worker: Worker
     figures: Figures
@@ -163,6 +165,7 @@ async def open_runtime(
         stack.push_async_callback(runtime.keyring.aclose)
         stack.push_async_callback(runtime.rates.aclose)
         await runtime.rates.start()
+        stack.push_async_callback(runtime.ledger.aclose)
         yield runtime
 
 
@@ -182,6 +185,7 @@ def _join(
     finisher = Finisher(line=line, providers=providers, bench=bench)
     announcer = Announcer(line=line, outbound=bench.outbound)
     recovery = Recovery(line=line, providers=providers, inbox=inbox)
+    ledger = make_ledger(line=line, providers=providers, inbox=inbox, recovery=recovery)
     disks = Disks(disks_of(line.settings), floor_bytes=line.settings.min_free_bytes)
     housekeeper = Housekeeper(
         settings=line.settings, database=line.database, storage=bench.storage, reach=line.reach
@@ -222,11 +226,13 @@ def _join(
         webhook_keys=WebhookKeys(line=line),
         recovery=recovery,
         replay=Replay(line=line, inbox=inbox),
+        ledger=ledger,
         housekeeper=housekeeper,
         worker=Worker(
             line=line,
             stations=stations,
             recovery=recovery,
+            recoveries=ledger.recoveries,
             housekeeper=housekeeper,
             process_id=line.process_id,
         ),

@@ -20,7 +20,7 @@ from machines import CLIPS, Waiting, clip_server, make_waiting
 from webhooks import service_settings
 
 from app.audio import default_binary
-from app.inbox import Incoming
+from app.incoming import Incoming
 from app.wiring import Runtime, open_runtime
 from db.states import DeliverySource
 

@@ -118,7 +118,7 @@ async def make_waiting(
     url: str, folder: Path, count: int, clips_port: int, *, kind: str = "clip", received: bool = False
 ) -> list[Waiting]:
     """Jobs with a live attempt each; with `received` their webhooks are stored already."""
-    from app.inbox import Incoming
+    from app.incoming import Incoming
     from app.jobs import JobRequest
     from app.wiring import open_runtime
     from db.attempts import insert_attempt

@@ -21,7 +21,7 @@ from ground import Figure, durable_postgres, median, run_bench
 from machines import Machine, Machines, clip_server, machines, make_waiting
 from webhooks import service_settings
 
-from app.inbox import Incoming
+from app.incoming import Incoming
 from app.wiring import open_runtime
 from db.states import DeliverySource
 

@@ -48,7 +48,10 @@ OF_ANNOUNCING = {
     CrashPoint.ANNOUNCEMENT_NOTED,
 }
 """After the job's end: `test_announcing_kills` has them."""
-POINTS = [point for point in CrashPoint if point not in {*ASIDE, *OF_HOUSEKEEPING, *OF_ANNOUNCING}]
+OF_RECOVERIES = {CrashPoint.RECOVERY_COMMITTED, CrashPoint.RECOVERY_ITEMS_DONE}
+"""Nor these: `test_recovery_kills` has them."""
+ELSEWHERE = {*ASIDE, *OF_HOUSEKEEPING, *OF_ANNOUNCING, *OF_RECOVERIES}
+POINTS = [point for point in CrashPoint if point not in ELSEWHERE]
 UNPROVEN = POINTS[: POINTS.index(CrashPoint.DELIVERY_APPLIED) + 1]
 """Up to here an embedded worker, which dies with the service, may take the prediction along."""
 WITHOUT_HOOK = {CrashPoint.PREDICTION_CREATED, CrashPoint.PREDICTION_STORED, CrashPoint.POLL_ANSWERED}

@@ -11,7 +11,7 @@ import pytest
 
 from app.dispatch import Route
 from app.engines.supervisor import _tied, _with_parent
-from app.inbox import Incoming
+from app.incoming import Incoming
 from app.jobs import JobRequest
 from app.provider.base import Order, Prediction
 from app.provider.cog import Cog

@@ -261,7 +261,10 @@ def test_commands_find_the_service_that_runs_and_use_it(served: tuple[Path, str]
 
     assert asked.returncode == 0, asked.stderr
     assert asked.stdout.startswith(f"{url}/v1/assets/")
-    assert answer(folder, "recover") == {"counts": {}, "dry_run": False, "found": [], "not_moved_on": []}
+    recovered = answer(folder, "recover")
+    told = {name: recovered[name] for name in ("counts", "dry_run", "found", "not_moved_on", "state")}
+    nothing = {"counts": {}, "dry_run": False, "found": [], "not_moved_on": [], "state": "done"}
+    assert told == nothing
     # Another folder, another database: only the address is shared.
     elsewhere = folder / "elsewhere"
     elsewhere.mkdir()
@@ -311,12 +314,21 @@ async def test_recover_asks_the_provider_and_waits_until_what_it_found_is_carrie
         await fake.finish(fake.live()[0], output=TONE)
 
         tried = await asyncio.to_thread(answer, tmp_path, "recover", "--dry-run", **settings)
+        shown = await asyncio.to_thread(reprise, tmp_path, "recover", "--dry-run", **settings)
         before = await asyncio.to_thread(answer, tmp_path, "jobs", "list", **settings)
         done = await asyncio.to_thread(answer, tmp_path, "recover", "--since", "1h", **settings)
         after = await asyncio.to_thread(answer, tmp_path, "jobs", "list", **settings)
+        words = ("deliveries", "replay", "--since", "1h")
+        again = await asyncio.to_thread(answer, tmp_path, *words, "--dry-run", **settings)
+        late = await asyncio.to_thread(reprise, tmp_path, "recover", "--abort", done["id"], **settings)
+        refused = await asyncio.to_thread(answer, tmp_path, "deliveries", "refused", **settings)
 
-    assert (tried["counts"], before["items"][0]["state"]) == ({"ended": 1}, "running")
-    assert (done["counts"], done["not_moved_on"]) == ({"ended": 1}, [])
+    assert "1 live attempts: 1 finishes. Nothing was changed: this was a dry run." in shown.stdout
+    assert (again["dry_run"], again["task"], set(again["counts"]) - {"nothing"}) == (True, "replay", set())
+    assert (late.returncode, "come to its end" in late.stderr) == (1, True)
+    assert refused["items"] == []
+    assert (tried["counts"], before["items"][0]["state"]) == ({"finishes": 1}, "running")
+    assert (done["counts"], done["not_moved_on"]) == ({"finishes": 1}, [])
     assert after["items"][0]["state"] == "succeeded"
 
 

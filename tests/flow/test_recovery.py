@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 
 from db.attempts import note_attempt
 from db.processes import beat
-from db.tables import Attempt, Delivery, Job, Output
+from db.tables import Attempt, Job, Output
 from tests.fakes.provider import Drop, bad_gateway
 from tests.flow.conftest import TONE, OpenStage, Stage, tone
 
@@ -268,70 +267,6 @@ async def test_fault_60_a_webhook_and_a_poll_at_once_make_one_end(line: Stage) -
     assert await line.state(job_id) == "succeeded"
     assert sorted(str(each) for each in await line.outcomes()) == ["applied", "ignored"]
     assert (await line.events(job_id)).count("job.succeeded") == 1
-
-
-async def test_a_dry_run_says_what_it_would_and_changes_nothing(line: Stage) -> None:
-    line.fake.lose_hooks = SILENT
-    _, ended = await line.start()
-    _, gone = await line.start(prompt="snow")
-    await line.start(prompt="hail")
-    await line.fake.finish(ended, output=TONE)
-    del line.fake.predictions[gone]
-    before = [await line.rows(table) for table in (Attempt, Job)]
-    reply = await line.client.post("/v1/recoveries", json={"dry_run": True})
-    told = reply.json()
-    assert told["dry_run"] is True
-    assert told["counts"] == {"ended": 1, "lost": 1, "alive": 1}
-    assert {each["prediction_id"]: each["finding"] for each in told["found"]}[gone] == "lost"
-    assert [await line.rows(table) for table in (Attempt, Job)] == before
-    assert await line.count(Delivery) == 0
-    assert not [seen for seen in line.fake.seen if seen.path.endswith("/cancel")]
-    reply = await line.client.post("/v1/recoveries", json={})
-    assert reply.json()["counts"] == told["counts"]
-    await line.drain()
-    assert sorted([job.state for job in await line.rows(Job)]) == ["queued", "running", "succeeded"]
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        {"since": "0001-01-01T00:00:00+14:00"},
-        {"since": "yesterday"},
-        {"limit": 0},
-        {"kind": 5},
-        {"dry": True},
-        [],
-    ],
-)
-async def test_a_recovery_that_cannot_be_read_is_refused(sqlite_line: Stage, wanted: Any) -> None:
-    assert (await sqlite_line.client.post("/v1/recoveries", json=wanted)).status_code == 422
-
-
-async def test_a_recovery_by_hand_takes_only_what_was_asked_for(sqlite_line: Stage) -> None:
-    line = sqlite_line
-    line.fake.lose_hooks = SILENT
-    old, _ = await line.start()
-    song, _ = await line.start(kind="background_music")
-    for prediction_id in line.fake.live():
-        await line.fake.finish(prediction_id, output=TONE)
-    created_at = (await line.attempts())[1].created_at.isoformat()
-    for wanted in ({"since": created_at}, {"kind": "background_music"}):
-        reply = await line.client.post("/v1/recoveries", json={**wanted, "dry_run": True})
-        assert [each["job_id"] for each in reply.json()["found"]] == [song]
-    reply = await line.client.post("/v1/recoveries", json={"until": created_at})
-    assert [each["job_id"] for each in reply.json()["found"]] == [old]
-    assert len((await line.client.post("/v1/recoveries", json={"limit": 1})).json()["found"]) == 1
-
-
-async def test_a_recovery_by_hand_leaves_what_is_being_created_alone(line: Stage) -> None:
-    """The provider's list does not know it yet: taking that for "lost" would pay for it twice."""
-    line.fake.script("create", Drop(after=False))
-    job_id = await line.ask()
-    await line.drain()
-    reply = await line.client.post("/v1/recoveries", json={})
-    assert reply.json()["counts"] == {"unasked": 1}
-    await line.drain()
-    assert await statuses(line, job_id) == ["pending"]
 
 
 async def test_a_replayed_delivery_has_one_effect_and_says_so(line: Stage) -> None:

@@ -16,7 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.crash_points import CrashPoint, Reach
 from app.dispatch import Route
-from app.inbox import Incoming
+from app.incoming import Incoming
 from app.provider.replicate import Replicate
 from app.recovery import ASKED_AT_ONCE
 from app.worker import LONGEST_WAIT

@@ -1,25 +1,23 @@
-"""`/v1/deliveries` and `/v1/recoveries`: the ledger, replay, and asking providers what was missed."""
+"""`/v1/deliveries`: every piece of outside news, its bytes, and sending one of them again."""
 
 from __future__ import annotations
 
 import base64
-from dataclasses import asdict
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
 from sse_starlette import EventSourceResponse
 
+from app.ledger.originals import Original
 from app.web.arrivals import Watch
 from app.web.parts import Part, Reader, Replayer, Responses, pack_cursor, unpack_cursor
 from app.web.schemas import (
     DeliveryDetail,
     DeliveryOut,
     DeliveryPage,
-    FoundOut,
-    NewRecovery,
     Problem,
     ReceiptOut,
-    RecoveryOut,
 )
 from db.states import DeliveryOutcome
 
@@ -29,6 +27,7 @@ DeliveryId = Annotated[str, Path(max_length=64)]
 Outcome = Literal["applied", "ignored", "late_result", "orphaned", "quarantined"]
 
 router = APIRouter(prefix="/v1", tags=["deliveries"])
+BYTES: Responses = {200: {"content": {"application/octet-stream": {}}, "description": "The raw body"}}
 NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such delivery"}}
 
 
@@ -74,6 +73,48 @@ async def get_delivery(delivery_id: DeliveryId, runtime: Part, caller: Reader) -
     )
 
 
+@router.get("/deliveries/{delivery_id}/body", responses={**NOT_FOUND, **BYTES}, response_class=Response)
+async def get_body(delivery_id: DeliveryId, runtime: Part, caller: Reader) -> Response:
+    """What was received, byte for byte, as a file: never to be opened by a browser as what it says it is."""
+    delivery = await runtime.replay.get(delivery_id, by=caller)
+    headers = {
+        "Content-Disposition": f'attachment; filename="{delivery.id}.bin"',
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "private, no-store",
+    }
+    return Response(delivery.body, media_type="application/octet-stream", headers=headers)
+
+
+class OriginalIn(BaseModel):
+    """A provider's message as it was sent, however long ago."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    provider: str = Field("replicate", max_length=32)
+    attempt_id: str | None = Field(
+        None, max_length=64, description="As its address named it; left out: found by the prediction's id"
+    )
+    headers: dict[str, Annotated[str, Field(max_length=1024)]] = Field(
+        max_length=64, description="`webhook-id`, `webhook-timestamp` and `webhook-signature` among them"
+    )
+    body_base64: Base64Bytes = Field(description="The body, byte for byte")
+
+
+@router.post(
+    "/deliveries/import",
+    status_code=202,
+    responses={
+        404: {"model": Problem, "description": "It is news of no attempt of yours"},
+        422: {"model": Problem, "description": "It is not proven, or not understood; `field` names what"},
+    },
+)
+async def import_original(original: OriginalIn, runtime: Part, caller: Replayer) -> ReceiptOut:
+    """Take a provider's original message late: its age is waived, its signature is not."""
+    taken = Original(original.provider, original.headers, original.body_base64, original.attempt_id)
+    receipt = await runtime.ledger.originals.take(taken, tenant=caller.tenant)
+    return ReceiptOut(delivery_id=receipt.delivery_id, new=receipt.is_new)
+
+
 @router.post(
     "/deliveries/{delivery_id}/replay",
     status_code=202,
@@ -83,21 +124,3 @@ async def replay_delivery(delivery_id: DeliveryId, runtime: Part, caller: Replay
     """Send a stored delivery through the inbox once more."""
     receipt = await runtime.replay.send_again(delivery_id, by=caller)
     return ReceiptOut(delivery_id=receipt.delivery_id, new=receipt.is_new)
-
-
-@router.post("/recoveries")
-async def recover(wanted: NewRecovery, runtime: Part, caller: Replayer) -> RecoveryOut:
-    """Ask the providers about live attempts now, and post what they say; with `dry_run` only say so."""
-    report = await runtime.recovery.recover(
-        since=wanted.since,
-        until=wanted.until,
-        kind=wanted.kind,
-        dry_run=wanted.dry_run,
-        limit=wanted.limit,
-        by=caller,
-    )
-    return RecoveryOut(
-        dry_run=report.dry_run,
-        counts=report.counts(),
-        found=[FoundOut(**asdict(found)) for found in report.found],
-    )

@@ -65,6 +65,7 @@ async def metrics(runtime: Part, request: Request) -> Response:
     if caller is not None and not caller.may(Scope.ADMIN):
         raise Forbidden(f"the key lacks the scope {Scope.ADMIN.value}")
     await runtime.figures.collect()
+    await runtime.ledger.predictions.collect()
     runtime.line.metrics.waiters.set(runtime.line.notifier.count_subscriptions())
     return Response(runtime.line.metrics.render(), media_type="text/plain; version=0.0.4; charset=utf-8")
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from app.access.callers import OPEN_HOUSE, Caller
 from app.access.trail import Act, note_act
 from app.errors import Conflict, NotFound
-from app.inbox import Inbox, Incoming, Receipt
+from app.inbox import Inbox
+from app.incoming import Incoming, Receipt
 from app.line import Line
 from db.inbox import find_delivery, list_deliveries
 from db.states import DeliveryOutcome, DeliverySource
@@ -60,13 +61,17 @@ class Replay:
         # Before the act, since the inbox has transactions of its own: none is done that was not written down.
         async with self._line.database.transaction() as tx:
             await note_act(tx, by, Act.DELIVERY_REPLAYED, original.id, at=self._line.clock.now())
-        return await self._inbox.receive(
-            Incoming(
-                DeliverySource.REPLAY,
-                original.provider,
-                original.attempt_id,
-                original.body,
-                job_id=original.job_id,
-                copy_of=original.id,
-            )
-        )
+        return await self._inbox.receive(copy_of(original))
+
+
+def copy_of(original: Delivery, *, wish: str | None = None) -> Incoming:
+    """The same news, to be sent again; with a `wish` once for that, else as something new each time."""
+    return Incoming(
+        DeliverySource.REPLAY,
+        original.provider,
+        original.attempt_id,
+        original.body,
+        job_id=original.job_id,
+        copy_of=original.id,
+        wish=wish,
+    )
