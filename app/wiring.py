@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 
+from app.access.links import Links, keeping_links
 from app.audio import Audio, default_binary
 from app.costs.books import Books
 from app.crash_points import Reach, pass_by
@@ -39,7 +40,7 @@ from app.replay import Replay
 from app.routing.router import Router
 from app.settings import Settings
 from app.storage import BucketLimits, Storage
-from app.tokens import Callbacks, Links
+from app.tokens import Callbacks
 from app.watch.clocks import Clock, LineClock
 from app.watch.figures import Figures
 from app.watch.looks import make_dependencies
@@ -135,7 +136,7 @@ async def open_runtime(
         secret = await _own_secret(database)
         local = frozenset({"cog"}) if embedded_worker else frozenset()
         callbacks = Callbacks(secret=secret, public_url=settings.public_url, local=local)
-        links = Links(secret=secret, life_s=settings.asset_url_s)
+        links = await stack.enter_async_context(keeping_links(database, life_s=settings.asset_url_s))
         runtime = _join(line, routes, bench, callbacks=callbacks, links=links, process_id=process_id)
         if settings.is_shared and not any(route.is_asked for route in routes.values()):
             # Its items would be taken from those that can begin something.

@@ -22,6 +22,7 @@ from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.jobs import jobs
 from app.cli.ledger import deliveries, recover
+from app.cli.links import links
 from app.cli.request import request
 from app.cli.serving import gpu_worker, migrate, serve, worker
 from app.cli.sweep import sweep
@@ -39,6 +40,7 @@ for _command in (serve, worker, gpu_worker, request, recover, costs, sweep, doct
     cli.command(epilog=EXIT_CODES)(_command)
 cli.add_typer(jobs, name="jobs", epilog=EXIT_CODES)
 cli.add_typer(deliveries, name="deliveries", epilog=EXIT_CODES)
+cli.add_typer(links, name="links", epilog=EXIT_CODES)
 
 
 def main() -> None:

@@ -42,8 +42,10 @@ def _with(scope: Scope) -> Callable[[Request], Caller]:
     return caller_of
 
 
+reader_of = _with(Scope.JOBS_READ)
+"""For a route that a signed link opens too."""
 Writer = Annotated[Caller, Depends(_with(Scope.JOBS_WRITE))]
-Reader = Annotated[Caller, Depends(_with(Scope.JOBS_READ))]
+Reader = Annotated[Caller, Depends(reader_of)]
 Replayer = Annotated[Caller, Depends(_with(Scope.DELIVERIES_REPLAY))]
 Administrator = Annotated[Caller, Depends(_with(Scope.ADMIN))]
 

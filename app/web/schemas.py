@@ -9,10 +9,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.access.links import Links
 from app.costs.prices import to_usd
 from app.intake.forecast import Forecast
 from app.kinds import KINDS
-from app.tokens import Links
 from app.views import JobView, why_waiting
 from app.web.parts import Moment
 from db.tables import Attempt, Delivery, Event
@@ -153,7 +153,7 @@ class JobOut(BaseModel):
             outputs={
                 name: OutputOut(
                     asset_id=asset.id,
-                    url=links.url(asset.id),
+                    url=links.url(asset.id, tenant=job.tenant),
                     duration_s=asset.duration_s if asset.channels else None,
                     **asset.model_dump(include={"media_type", "size_bytes", "sha256"}),
                 )
