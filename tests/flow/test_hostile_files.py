@@ -1,21 +1,25 @@
-"""Files made to harm, through the whole service: as a provider's output and as a caller's upload.
+"""Files and texts made to harm, through the whole service: from a provider, and from a caller.
 
-Nothing of the canary that lies beside them is ever stored, nobody is called, and nothing is left behind.
+Nothing of the canary that lies beside the files is ever stored, nobody is called, nothing is left behind;
+texts come back as they were sent, inside of JSON and of nothing else.
 """
 
 from __future__ import annotations
 
 import io
+import json
 import stat
 import tarfile
 import zipfile
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from app.audio import default_binary
 from db.tables import Asset, Upload
 from tests.fakes.hostile import CANARY_HZ, CANARY_NAME, day_of_silence_opus, disguises, sine, wav
+from tests.fakes.texts import HOSTILE, NUL
 from tests.flow.conftest import OpenStage, Stage, as_data_uri, tone
 from tests.flow.test_uploads import leftovers, stored
 
@@ -150,3 +154,44 @@ async def test_an_archive_is_refused_unopened(sqlite_line: Stage, archive: bytes
     assert (reply.status_code, reply.json()["field"]) == (422, "file")
     assert "an archive" in reply.json()["detail"] or "compressed data" in reply.json()["detail"]
     assert (stored(sqlite_line), leftovers(sqlite_line)) == ([], [])
+
+
+async def test_a_strangers_text_stays_inside_of_its_json(line: Stage) -> None:
+    """Fault 23: as a prompt, a value, a name and an error of a model's; never in a header."""
+    for text in HOSTILE:
+        await _say_everywhere(line, text)
+
+
+async def _say_everywhere(line: Stage, text: str) -> None:
+    body = {
+        "kind": "sound_effect",
+        "input": {"prompt": text, "duration_s": 1},
+        "metadata": {"title": text, text: "name"},
+    }
+    made = await line.client.post("/v1/jobs", json=body)
+    assert made.status_code == 202, made.text
+    await line.drain()
+    prediction_id = list(line.fake.predictions)[-1]
+    await line.fake.finish(prediction_id, error=text)
+    await line.drain()
+    unknown = await line.client.post("/v1/jobs", json={**body, "input": {"prompt": "x", text: 1}})
+    missing = await line.client.get(f"/v1/jobs/{quote(text, safe='')}")
+    read = await line.client.get(f"/v1/jobs/{made.json()['id']}")
+    assert (unknown.status_code, missing.status_code) == (422, 404)
+    assert read.json()["input"]["prompt"] == text.strip()
+    assert read.json()["metadata"] == body["metadata"]
+    for reply in (made, unknown, missing, read):
+        assert reply.headers["content-type"].split(";")[0] in ("application/json", "application/problem+json")
+        assert not any(text in value or "evil" in value for value in reply.headers.values())
+        reply.json()
+
+
+@pytest.mark.parametrize("text", [NUL, "x" * (1 << 20), "\ud800"], ids=["nul", "long", "half"])
+async def test_a_text_that_cannot_be_kept_is_refused(sqlite_line: Stage, text: str) -> None:
+    """Fault 23."""
+    line = sqlite_line
+    for body in ({"input": {"prompt": text}}, {"input": {"prompt": "x"}, "metadata": {"title": text}}):
+        sent = json.dumps({"kind": "sound_effect", **body})
+        reply = await line.client.post("/v1/jobs", content=sent, headers={"content-type": "application/json"})
+        assert reply.status_code in (400, 413, 422), reply.text
+        assert len(reply.text) < 2000
