@@ -17,6 +17,7 @@ from typing import Any
 import structlog
 from pydantic import ValidationError
 
+from app.access.links import Links
 from app.backoff import RetryBudget, full_jitter_s
 from app.crash_points import CrashPoint
 from app.errors import (
@@ -36,7 +37,7 @@ from app.provider.base import Order, Prediction, Provider
 from app.routing.choice import Go, Wait
 from app.routing.circuits import Circuit
 from app.routing.recovery import Action, Remedy, Trouble, find_remedy, trouble_of
-from app.tokens import Callbacks, Links
+from app.tokens import Callbacks
 from db import attempts as attempt_rows
 from db import jobs as job_rows
 from db.events import append_event
@@ -263,7 +264,9 @@ class Dispatcher:
         wanted = kind.input_model.model_validate(job.input)
         for name in kind.files:
             # Made anew for each attempt: a link outlives the wait for an answer, not the wait in the queue.
-            url = self._callbacks.base(attempt.provider) + self._links.url(getattr(wanted, name))
+            url = self._callbacks.base(attempt.provider) + self._links.url(
+                getattr(wanted, name), tenant=job.tenant
+            )
             wanted = wanted.model_copy(update={name: url})
         limit_at = min(attempt.limit_at or job.deadline_at, job.deadline_at)
         left_s = (limit_at - self._line.clock.now()).total_seconds()

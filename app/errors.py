@@ -2,8 +2,8 @@
 
     AppError                       raised by us, always `from` the cause
     ├── RequestError               the caller can fix it
-    │     InvalidInput · Unauthenticated · Forbidden · NotFound · Gone · ChecksumMismatch · Conflict
-    │     TooLarge · BudgetExceeded · RateLimited · MethodNotAllowed
+    │     InvalidInput · Unauthenticated · Forbidden · LinkExpired · NotFound · Gone · ChecksumMismatch
+    │     Conflict · TooLarge · BudgetExceeded · RateLimited · MethodNotAllowed
     ├── TransientError             the same call may work later
     │     ProviderUnavailable · ProviderThrottled · ProviderBusy · StorageUnavailable · Overloaded
     │     Stopping
@@ -59,6 +59,12 @@ class Forbidden(RequestError):
 
     code = "forbidden"
     status = 403
+
+
+class LinkExpired(Forbidden):
+    """The link was signed here and its time is over: ask for the job or the asset again for a fresh one."""
+
+    code = "link_expired"
 
 
 class NotFound(RequestError):

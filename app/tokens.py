@@ -1,19 +1,18 @@
-"""What is signed with the installation's own secret: callback URLs, links to stored assets, cursors of lists.
+"""What is signed with the installation's own secret: callback URLs for providers, cursors of lists.
 
-Each is an HMAC-SHA-256 over a labelled text, so none can stand in for another, and each is checked in
+Each is an HMAC-SHA-256 over a labelled text, so neither can stand in for the other, and each is checked in
 constant time without reading a row: by any process, also for news that arrives before or long after the
-attempt's row changed.
+attempt's row changed. Links to assets have a secret of their own, which rotates: `app.access.links`.
 """
 
 from __future__ import annotations
 
 import hmac
 import json
-import time
 from collections.abc import Sequence
 from hashlib import sha256
 
-from app.errors import Forbidden, StartupError
+from app.errors import StartupError
 
 
 class Callbacks:
@@ -49,31 +48,6 @@ class Callbacks:
     def is_ours(self, attempt_id: str, token: str) -> bool:
         """Whether this token was made here for this attempt."""
         return _same(self.token(attempt_id), token)
-
-
-class Links:
-    """Makes links to assets and checks them: whoever holds one may fetch that asset until it expires."""
-
-    def __init__(self, *, secret: str, life_s: int) -> None:
-        self._secret = secret.encode()
-        self._life_s = life_s
-
-    def url(self, asset_id: str) -> str:
-        """A path with `expires` (unix seconds) and `signature`, relative to the service's own address."""
-        expires = int(time.time()) + self._life_s
-        signature = self._signature(asset_id, expires)
-        return f"/v1/assets/{asset_id}/content?expires={expires}&signature={signature}"
-
-    def check(self, asset_id: str, expires: str, signature: str) -> None:
-        """Raises Forbidden when the link was altered or has expired."""
-        given = int(expires) if expires.isascii() and expires.isdigit() and len(expires) <= 12 else 0
-        if not _same(self._signature(asset_id, given), signature):
-            raise Forbidden("the link is not valid")
-        if given < time.time():
-            raise Forbidden("the link has expired")
-
-    def _signature(self, asset_id: str, expires: int) -> str:
-        return _sign(self._secret, f"asset:{asset_id}:{expires}")
 
 
 class Cursors:

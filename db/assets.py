@@ -8,9 +8,11 @@ delete that comes late, twice, or from a process that was frozen, hits nothing t
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
-from sqlalchemy import delete, func, select, union_all, update
+from sqlalchemy import String, cast, delete, func, null, select, union_all, update
 from sqlmodel import col
 
 from db.ids import make_id
@@ -53,24 +55,43 @@ async def find_any_asset(tx: Transaction) -> Asset | None:
     return Asset(**row) if row else None
 
 
-async def find_asset_expiry(tx: Transaction, asset_id: str) -> datetime | None:
-    """When the last job or upload that has this asset expires; None when one of them never does."""
-    of_jobs = (
-        select(col(Job.expires_at)).select_from(table).join(Job, col(Job.id) == job_id).where(has == asset_id)
-        for table, job_id, has in (
-            (Output, col(Output.job_id), col(Output.asset_id)),
-            (JobInput, col(JobInput.job_id), col(JobInput.asset_id)),
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """What a tenant has an asset for."""
+
+    kind: str | None
+    """The kind of a job that made it; None where it is only read or uploaded."""
+    expires_at: datetime | None
+    """When the last of its jobs and uploads that have it expires; None when one of them never does."""
+
+
+async def find_hold(tx: Transaction, asset_id: str, *, tenant: str) -> Hold | None:
+    """What the tenant has the asset for; None where nothing of its own has it."""
+    nothing = cast(null(), String)
+    of_jobs: Any = (
+        select(kind.label("kind"), col(Job.expires_at).label("expires_at"))
+        .select_from(table)
+        .join(Job, col(Job.id) == job_id)
+        .where(has == asset_id, col(Job.tenant) == tenant)
+        for table, job_id, has, kind in (
+            (Output, col(Output.job_id), col(Output.asset_id), col(Job.kind)),
+            (JobInput, col(JobInput.job_id), col(JobInput.asset_id), nothing),
         )
     )
-    of_uploads = select(col(Upload.expires_at)).where(col(Upload.asset_id) == asset_id)
+    of_uploads: Any = select(nothing.label("kind"), col(Upload.expires_at).label("expires_at")).where(
+        col(Upload.asset_id) == asset_id, col(Upload.tenant) == tenant
+    )
     users = union_all(*of_jobs, of_uploads).subquery()
     statement = select(
+        func.max(users.c.kind).label("kind"),
         func.max(users.c.expires_at).label("latest"),
         func.count().label("users"),
         func.count(users.c.expires_at).label("expiring"),
-    )
+    ).select_from(users)
     found = (await tx.execute(statement)).mappings().one()
-    return found["latest"] if found["users"] == found["expiring"] else None
+    if not found["users"]:
+        return None
+    return Hold(found["kind"], found["latest"] if found["users"] == found["expiring"] else None)
 
 
 async def find_assets_by_digest(tx: Transaction, digests: Collection[str]) -> dict[str, Asset]:
@@ -102,7 +123,7 @@ async def find_tombstone(tx: Transaction, sha256: str) -> Tombstone | None:
 
 
 async def was_deleted(tx: Transaction, asset_id: str) -> bool:
-    """Whether there was such an asset, as far back as tombstones are kept."""
+    """Whether there was such an asset, whoever had it, as far back as tombstones are kept."""
     statement = select(col(Tombstone.sha256)).where(col(Tombstone.asset_id) == asset_id).limit(1)
     return (await tx.execute(statement)).first() is not None
 

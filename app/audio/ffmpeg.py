@@ -18,9 +18,10 @@ import errno
 import os
 import re
 import signal
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
+from app.audio.argv import THRESHOLD, Recipe, keep_argv, prove_argv, trim_argv, walk_argv
 from app.audio.clips import (
     CONTAINERS,
     Clip,
@@ -33,7 +34,7 @@ from app.audio.clips import (
 from app.audio.processes import Finished, Limits, run
 from app.errors import AudioRejected, StorageUnavailable
 
-__all__ = ["Audio", "Clip", "Recipe", "default_binary", "family", "keep_argv", "trim_argv", "walk_argv"]
+__all__ = ["Audio", "default_binary"]
 
 MAX_CHANNELS = 8
 MIN_RATE, MAX_RATE = 8_000, 192_000
@@ -45,23 +46,12 @@ _MOST_RUNS = 3
 """A program that was killed from outside (the kernel needed memory) is run again: the clip is not to blame
 until it happens every time, as it does where the processor limit of its own ends it."""
 _PROGRESS = re.compile(r"\w+=", re.ASCII)
-_THRESHOLD = re.compile(r"-\d{1,3}(\.\d{1,2})?dB", re.ASCII)
+_LOUDEST = re.compile(r"^\[Parsed_volumedetect_\d+ @ 0x[0-9a-f]+\] max_volume: (-?[\d.]+) dB", re.MULTILINE)
+"""By the filter itself: a tag that says the same is printed too, within its line."""
 _DISK_FULL_CODES = {256 - errno.ENOSPC, 256 - errno.EDQUOT}
 """ffmpeg exits with the low byte of the error that ended it, which is a negative errno."""
 _DISK_FULL = re.compile(r"^\[a?out#.*(No space left on device|Disk quota exceeded)", re.MULTILINE)
 """Older ones exit with 1 and only say so, about an output; what a file's tags say is not in brackets."""
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How one clip is read and written: everything an argv holds besides two paths."""
-
-    container: str
-    codec: str
-    threshold: str
-    """Such as `-60dB`."""
-    max_duration_s: float
-    max_bytes: int
 
 
 class Audio:
@@ -110,7 +100,7 @@ class Audio:
         Raises AudioRejected, EngineUnavailable, and StorageUnavailable for a full disk; `target` is then
         not there.
         """
-        if not _THRESHOLD.fullmatch(threshold):
+        if not THRESHOLD.fullmatch(threshold):
             raise ValueError(f"threshold {threshold!r} is not like -60dB")
         try:
             return await self._trim(
@@ -236,94 +226,6 @@ def default_binary() -> str:
     return str(imageio_ffmpeg.get_ffmpeg_exe())
 
 
-def family(container: str) -> str:
-    """What `trim` writes for a clip of this container: `wav`, `flac`, `ogg` or `mp3`, also as a suffix."""
-    return CONTAINERS[container].family
-
-
-def trim_argv(binary: str, source: Path, target: Path, recipe: Recipe) -> list[str]:
-    """One run that cuts both ends: the head, then the tail as the head of the reversed clip.
-
-    `areverse` holds the clip in memory twice: the length limit and RLIMIT_AS bound it.
-    """
-    head = (
-        f"silenceremove=start_periods=1:start_threshold={recipe.threshold}:start_silence=0.02:detection=rms"
-    )
-    return [
-        *_read_args(binary, "error", source, recipe.container, recipe.max_duration_s),
-        *("-map", "0:a:0", "-af", f"{head},areverse,{head},areverse"),
-        *_encode_args(recipe),
-        *_write_args(target, recipe),
-    ]
-
-
-def keep_argv(binary: str, source: Path, target: Path, recipe: Recipe) -> list[str]:
-    """One run that copies the audio stream as it is (or encodes a stranger) and decodes it all to find its
-    loudest sample, which `volumedetect` prints at level info."""
-    kept = family(recipe.container) == recipe.container
-    return [
-        *_read_args(binary, "info", source, recipe.container, recipe.max_duration_s),
-        *("-map", "0:a:0", *(("-c:a", "copy") if kept else _encode_args(recipe))),
-        *_write_args(target, recipe),
-        *("-map", "0:a:0", "-af", "volumedetect", "-f", "null", "-"),
-    ]
-
-
-def walk_argv(binary: str, source: Path, container: str, max_duration_s: float) -> list[str]:
-    """One run that copies all packets to nowhere, telling the time reached on stderr, and decodes 0.1 s to a
-    WAV on stdout for its header."""
-    return [
-        *_read_args(binary, "error", source, container, max_duration_s),
-        *("-progress", "pipe:2"),
-        *("-map", "0:a:0", "-c", "copy", "-f", "null", "-"),
-        *("-map", "0:a:0", "-t", "0.1", "-c:a", "pcm_s16le", "-fflags", "+bitexact", "-f", "wav", "pipe:1"),
-    ]
-
-
-def prove_argv(binary: str, source: Path, container: str, max_duration_s: float) -> list[str]:
-    """One run that decodes everything to nowhere, telling the time reached on stderr."""
-    return [
-        *_read_args(binary, "error", source, container, max_duration_s),
-        *("-progress", "pipe:2", "-map", "0:a:0", "-f", "null", "-"),
-    ]
-
-
-def _read_args(binary: str, verbosity: str, source: Path, container: str, max_duration_s: float) -> list[str]:
-    demuxer = CONTAINERS[container].demuxer
-    return [
-        *(binary, "-nostdin", "-hide_banner", "-nostats", "-v", verbosity, "-y"),
-        # All three hold: a playlist named .mp3 is opened by its content unless the demuxer is
-        # forced, and what a demuxer opens by itself is held to both lists.
-        *("-protocol_whitelist", "file", "-format_whitelist", demuxer, "-f", demuxer),
-        # A second more than the limit, so that a clip which lied about its length can be told from one at it.
-        *("-t", f"{max_duration_s + 1:.3f}", "-i", f"file:{source}"),
-    ]
-
-
-def _encode_args(recipe: Recipe) -> list[str]:
-    match family(recipe.container):
-        case "wav":
-            return ["-c:a", "pcm_s16le"]
-        case "flac":
-            depth = "s32" if recipe.codec == "pcm_24" else "s16"  # the filters' floats would make all 24 bits
-            return ["-c:a", "flac", "-sample_fmt", depth]
-        case "ogg" if recipe.codec == "opus":
-            return ["-c:a", "libopus", "-b:a", "128k"]
-        case "ogg":
-            return ["-c:a", "libvorbis", "-q:a", "5"]
-        case _:
-            return ["-c:a", "libmp3lame", "-b:a", "192k"]
-
-
-def _write_args(target: Path, recipe: Recipe) -> list[str]:
-    return [
-        *("-vn", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1"),
-        # No encoder version, date or random serial: the same input gives the same bytes, so the same asset.
-        *("-fflags", "+bitexact", "-flags:a", "+bitexact"),
-        *("-fs", str(recipe.max_bytes), "-f", family(recipe.container), f"file:{target}"),
-    ]
-
-
 def _measure(target: Path) -> Clip | None:
     """The result's header; None when no sample is in it (an mp3 of none is no mp3 at all)."""
     try:
@@ -333,7 +235,7 @@ def _measure(target: Path) -> Clip | None:
 
 
 def _is_silent(report: str, threshold: str) -> bool:
-    loudest = re.findall(r"max_volume: (-?[\d.]+) dB", report)
+    loudest = _LOUDEST.findall(report)
     return not loudest or float(loudest[-1]) < float(threshold.removesuffix("dB"))
 
 

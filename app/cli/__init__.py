@@ -23,6 +23,7 @@ from app.cli.demo import demo
 from app.cli.doctor import doctor
 from app.cli.jobs import jobs
 from app.cli.ledger import deliveries
+from app.cli.links import links
 from app.cli.live import listen, tail, trigger
 from app.cli.recoveries import recover
 from app.cli.request import request
@@ -50,6 +51,7 @@ cli.add_typer(keys, name="keys", epilog=EXIT_CODES)
 cli.add_typer(announcements, name="announcements", epilog=EXIT_CODES)
 cli.add_typer(endpoints, name="endpoints", epilog=EXIT_CODES)
 cli.add_typer(webhooks, name="webhooks", epilog=EXIT_CODES)
+cli.add_typer(links, name="links", epilog=EXIT_CODES)
 
 
 def main() -> None:

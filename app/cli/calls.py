@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from app.cli.inert import inert
 from app.errors import AppError
 from db.session import DatabaseUnavailable
 
@@ -73,7 +74,7 @@ def ending(name: str) -> Iterator[None]:
         code, message = Exit.FAILED, f"{exc.filename}: {exc.strerror}" if exc.filename else str(exc)
     else:
         return
-    sys.stderr.write(f"{name}: {message}\n")
+    sys.stderr.write(f"{name}: {inert(message)}\n")
     raise SystemExit(code)
 
 
@@ -86,6 +87,8 @@ async def call(client: httpx.AsyncClient, method: str, path: str, **request: Any
     """One request; the answer's JSON. Raises CommandError with the problem's own words."""
     try:
         response = await client.request(method, path, **request)
+    except httpx.InvalidURL as exc:
+        raise CommandError(f"{path}: no address can have that in it", Exit.USAGE) from exc
     except httpx.TransportError as exc:
         raise _unreachable(client, exc) from exc
     if response.is_error:

@@ -156,7 +156,7 @@ def _job_tables(job: Json, events: Sequence[Json]) -> list[Table]:
     )
     for each in job["attempts"]:
         attempts.add_row(
-            str(each["number"]), each["provider"], each["status"], _then(each),
+            str(each["number"]), each["provider"], show.plain(each["status"]), _then(each),
             show.plain(each["engine"] or each["model"]), show.age(each["created_at"]),
             show.cut(each["error"] or each["prediction_id"]),
         )  # fmt: skip

@@ -15,6 +15,7 @@ import typer
 from app.cli import show
 from app.cli.calls import CommandError, Exit, run
 from app.cli.connection import ask, read_settings
+from app.cli.inert import inert
 from app.cli.jobs import Cursor, KindOption, Limit, Since, Until, given, moment
 from app.cli.recoveries import DryRun, MostItems, run_many
 from app.cli.request import AsJson
@@ -85,6 +86,7 @@ def show_delivery(delivery_id: DeliveryId, as_json: AsJson = False) -> None:
     console.print(show.grid({**delivery, **{f"header {name}": value for name, value in headers.items()}}))
     # A file inside would fill the screen with what no reader can use.
     text = _LONG_BASE64.sub("…", body.decode("utf-8", "replace"))[:_SHOWN_CHARACTERS]
+    text = inert(text, keep="\n\t")
     console.print(text, markup=False, style="dim", soft_wrap=True)
 
 

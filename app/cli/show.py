@@ -21,6 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from app.cli.calls import Json
+from app.cli.inert import inert, inert_json
 
 _PIPED_WIDTH = 240
 _STATE_STYLES = {
@@ -47,12 +48,12 @@ def err() -> Console:
 
 def print_json(value: Json) -> None:
     """A whole JSON document, on stdout."""
-    sys.stdout.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+    sys.stdout.write(inert_json(json.dumps(value, indent=2, ensure_ascii=False)) + "\n")
 
 
 def print_line(text: str) -> None:
     """One line of result, never wrapped or coloured."""
-    sys.stdout.write(f"{text}\n")
+    sys.stdout.write(f"{inert(text)}\n")
 
 
 def print_live(line: Text | str) -> None:
@@ -101,13 +102,17 @@ def state(word: str) -> str:
 
 
 def plain(text: object) -> str:
-    """Somebody's text in a cell: one line, and no markup of ours."""
-    return escape(" ".join(str(text or "").split()))
+    """Somebody's text in a cell: one line, no markup of ours, nothing that a terminal obeys."""
+    return escape(_one_line(text))
 
 
 def cut(text: object) -> Text:
     """The same for a column that may be shortened."""
-    return Text(" ".join(str(text or "").split()), no_wrap=True, overflow="ellipsis")
+    return Text(_one_line(text), no_wrap=True, overflow="ellipsis")
+
+
+def _one_line(text: object) -> str:
+    return inert(" ".join(str(text or "").split()))
 
 
 def seconds(value_s: float | None) -> str:
@@ -176,7 +181,7 @@ def _note(bars: Progress, bar: TaskID) -> Note:
         data = event["data"]
         stage = data.get("stage") or data.get("status") or event["type"].removeprefix("job.")
         done = {"finishing": 0.95, "succeeded": 1.0}.get(data.get("status"), data.get("progress"))
-        bars.update(bar, completed=done, stage=stage)
+        bars.update(bar, completed=done, stage=plain(stage))
         if data.get("status") in ("succeeded", "failed", "canceled"):
             bars.stop_task(bar)
 

@@ -4,8 +4,8 @@ Owns `refusal`, a pure question about one IP address, and `Guard.judge`, the onl
 `app.outbound` will connect to. Promises that a name is resolved once and that every address it resolves to
 was judged; that anything not known to be an ordinary public unicast address is refused: IPv6 is refused
 unless it lies in 2000::/3, the only space handed out so far, and every form that carries an IPv4 address
-inside (mapped, compatible, NAT64, 6to4, Teredo) is refused whatever it carries, because what a gateway would
-make of it is not ours to know. Leaves connecting, and walking redirects, to `app.outbound`.
+inside (mapped, compatible, NAT64, 6to4, Teredo, ISATAP) is refused whatever it carries, because what a
+gateway would make of it is not ours to know. Leaves connecting, and walking redirects, to `app.outbound`.
 
 The table follows the IANA special-purpose registries (IPv4: RFC 6890 and its updates; IPv6 likewise) and
 Svix's webhook guard. `ipaddress.is_global` is not used: on Python 3.11.7 it calls 64:ff9b::a9fe:a9fe,
@@ -31,6 +31,7 @@ Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
 
 _MAX_ADDRESSES = 4
 _HOST = re.compile(r"[a-z0-9._-]{1,253}|[0-9a-f:.]{2,45}")
+_AUTHORITY = re.compile(r"(?<=//)[^/?#]*|$")
 _PORTS = {"http": 80, "https": 443}
 
 _IPV4: tuple[tuple[IPv4Network, str], ...] = tuple(
@@ -78,6 +79,20 @@ _IPV6: tuple[tuple[IPv6Network, str], ...] = tuple(
     )
 )
 _IPV6_HANDED_OUT = IPv6Network("2000::/3")
+_ISATAP = frozenset({0x00005EFE, 0x02005EFE})
+"""What an interface id begins with that carries an IPv4 address (RFC 5214), under any prefix."""
+
+CLOSED_PORTS = frozenset({
+    # The Fetch standard's: what speaks there may take a request for its own protocol.
+    1, 7, 9, 11, 13, 15, 17, 19, 20, 21, 22, 23, 25, 37, 42, 43, 53, 69, 77, 79, 87, 95, 101, 102, 103, 104,
+    109, 110, 111, 113, 115, 117, 119, 123, 135, 137, 139, 143, 161, 179, 389, 427, 465, 512, 513, 514, 515,
+    526, 530, 531, 532, 540, 548, 554, 556, 563, 587, 601, 636, 989, 990, 993, 995, 1719, 1720, 1723, 2049,
+    3659, 4045, 4190, 5060, 5061, 6000, 6566, 6665, 6666, 6667, 6668, 6669, 6679, 6697, 10080,
+    # Databases, brokers, container engines and remote desktops.
+    445, 873, 1433, 1521, 2181, 2375, 2376, 2379, 2380, 3306, 3389, 4369, 5432, 5433, 5672, 5900, 5984, 6379,
+    6380, 6432, 6443, 8500, 9042, 9092, 9200, 9300, 10250, 11211, 15672, 27017, 27018, 50070,
+})  # fmt: skip
+"""Never called, unless the operator has named this very host and port."""
 
 
 def refusal(address: str) -> str | None:
@@ -91,6 +106,8 @@ def refusal(address: str) -> str | None:
             return next((name for network, name in _IPV4 if v4 in network), None)
         case IPv6Address() as v6:
             named = next((name for network, name in _IPV6 if v6 in network), None)
+            if named is None and (int(v6) >> 32) & 0xFFFFFFFF in _ISATAP:
+                named = "ISATAP"
             return named or (None if v6 in _IPV6_HANDED_OUT else "not handed out")
 
 
@@ -145,6 +162,8 @@ class Guard:
         listed = _matches(host, rules.hosts)
         if rules.hosts and not (plain or listed):
             raise OutputRejected(f"{host} is not a host that outputs may come from")
+        if port in CLOSED_PORTS and not (plain or authority in self._names):
+            raise OutputRejected(f"port {port} of {host} is never called")
         exempting = after is None or after.exempt
         named = exempting and (plain or not self._names.isdisjoint((host, authority)))
         addresses, exempt = await self._addresses(
@@ -190,6 +209,11 @@ def _parse(url: str) -> tuple[httpx.URL, str, int]:
     """The URL as it will be asked, its host in ASCII, its port. No other parser reads it after this one."""
     try:
         parsed = httpx.URL(url)
+        # As it was written: what looks like another host's name, or becomes digits only when it is mapped to
+        # ASCII, is for whoever wrote it to spell out (`xn--…`).
+        authority = _AUTHORITY.search(url)
+        if authority is None or not authority[0].isascii():
+            raise OutputRejected("the address has a host that is not written in ASCII")
         host = parsed.raw_host.decode("ascii").lower()
     except (httpx.InvalidURL, ValueError) as exc:
         raise OutputRejected("the address is not a URL") from exc

@@ -55,14 +55,19 @@ def _with(scope: Scope) -> Callable[..., Caller]:
     """Whoever calls, given that they may do this. Raises KeyNeeded, Forbidden."""
 
     def caller_of(request: Request, _documented: _Bearer) -> Caller:
-        caller = find_caller(request)
-        if caller is None:
-            raise KeyNeeded
-        if not caller.may(scope):
-            raise Forbidden(f"the key lacks the scope {scope.value}")
-        return caller
+        return prove(request, scope)
 
     return caller_of
+
+
+def prove(request: Request, scope: Scope) -> Caller:
+    """Whoever calls, given that they may do this. Raises KeyNeeded, Forbidden."""
+    caller = find_caller(request)
+    if caller is None:
+        raise KeyNeeded
+    if not caller.may(scope):
+        raise Forbidden(f"the key lacks the scope {scope.value}")
+    return caller
 
 
 Writer = Annotated[Caller, Security(_with(Scope.JOBS_WRITE), scopes=[Scope.JOBS_WRITE.value])]

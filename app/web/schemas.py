@@ -9,11 +9,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from app.access.links import Links
 from app.costs.prices import to_usd
 from app.intake.forecast import Forecast
 from app.kinds import KINDS
 from app.kinds.base import JsonBody
-from app.tokens import Links
 from app.views import JobView, why_waiting
 from db.tables import Attempt, Delivery, Event
 
@@ -157,7 +157,7 @@ class JobOut(BaseModel):
             outputs={
                 name: OutputOut(
                     asset_id=asset.id,
-                    url=links.url(asset.id),
+                    url=links.url(asset.id, tenant=job.tenant),
                     duration_s=asset.duration_s if asset.channels else None,
                     **asset.model_dump(include={"media_type", "size_bytes", "sha256"}),
                 )

@@ -15,6 +15,7 @@ import structlog
 
 from app.access.desk import KeyDesk
 from app.access.keyring import Keyring
+from app.access.links import Links, keeping_links
 from app.announcing.outbox import Outbox
 from app.announcing.signing import WebhookKeys
 from app.announcing.station import Announcer
@@ -40,7 +41,7 @@ from app.rates.limiter import Rates
 from app.recovery import Recovery
 from app.routing.router import Router
 from app.settings import Settings
-from app.tokens import Callbacks, Cursors, Links
+from app.tokens import Callbacks, Cursors
 from app.watch.clocks import Clock, LineClock
 from app.watch.figures import Figures
 from app.watch.looks import make_dependencies
@@ -153,7 +154,7 @@ async def open_runtime(
         secret = await claim_own_secret(database)
         local = frozenset({"cog"}) if embedded_worker else frozenset()
         callbacks = Callbacks(secret=secret, public_url=settings.public_url, local=local)
-        links = Links(secret=secret, life_s=settings.asset_url_s)
+        links = await stack.enter_async_context(keeping_links(database, life_s=settings.asset_url_s))
         runtime = _join(line, routes, bench, callbacks=callbacks, links=links, cursors=Cursors(secret=secret))
         if settings.is_shared and not any(route.is_asked for route in routes.values()):
             # Its items would be taken from those that can begin something.

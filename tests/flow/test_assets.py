@@ -1,16 +1,27 @@
-"""Stored files: whole, in ranges, unchanged, by a link nobody can alter, and gone without an error."""
+"""Stored files: whole, in ranges, unchanged, by links nobody can alter, to one tenant, gone without error."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from email import message_from_bytes
+from email.policy import HTTP
 from pathlib import Path
+from urllib.parse import parse_qsl
 
+import httpx
 import pytest
+from starlette.types import ASGIApp, Receive, Send
+from starlette.types import Scope as ASGIScope
 
-from app.tokens import Links
-from db.tables import Asset
-from tests.flow.conftest import TONE, OpenStage, Stage
+from app.access.callers import Caller, Scope
+from app.access.links import Links, keeping_links, rotate_links
+from app.errors import Forbidden
+from app.main import create_app
+from app.web.content.sending import PROVEN_BYTES
+from db.tables import Asset, Job
+from tests.flow.conftest import TONE, OpenStage, Stage, tone
 
 
 @pytest.fixture
@@ -86,8 +97,11 @@ async def test_a_range_past_the_end_is_416(shelf: tuple[Stage, str, bytes], want
         "bytes=-",
         "bytes=a-b",
         "items=0-1",
-        "bytes=0-1,3-4",
         "bytes=" + "0-0," * 1000 + "0-0",
+        "bytes=" + ",".join(f"{2 * n}-{2 * n}" for n in range(9)),
+        "bytes=0-5,3-9",
+        "bytes=0-1,5-2",
+        "bytes=" + "9" * 600 + "-",
         "",
         "x",
     ],
@@ -115,28 +129,243 @@ async def test_an_unchanged_file_is_not_sent_again(shelf: tuple[Stage, str, byte
     assert (fresh.status_code, len(fresh.content)) == (206, 1)
 
 
+async def test_a_few_ranges_are_sent_as_parts(shelf: tuple[Stage, str, bytes]) -> None:
+    """Fault 25."""
+    line, url, content = shelf
+    size = len(content)
+    wanted = [
+        "bytes=0-0,5-9,-1",
+        "bytes=5-9 , ,0-0",
+        "bytes=" + ",".join(f"{2 * n}-{2 * n}" for n in range(8)),
+    ]
+    spans = [[(0, 1), (5, 10), (size - 1, size)], [(5, 10), (0, 1)], [(2 * n, 2 * n + 1) for n in range(8)]]
+    for header, pieces in zip(wanted, spans, strict=True):
+        reply = await line.client.get(url, headers={"range": header})
+        assert reply.status_code == 206
+        assert reply.headers["content-length"] == str(len(reply.content))
+        message = f"Content-Type: {reply.headers['content-type']}\r\n\r\n".encode() + reply.content
+        parts = list(message_from_bytes(message, policy=HTTP).iter_parts())
+        assert [part["content-range"] for part in parts] == [f"bytes {a}-{b - 1}/{size}" for a, b in pieces]
+        assert {part.get_content_type() for part in parts} == {"audio/wav"}
+        assert [part.get_payload(decode=True) for part in parts] == [content[a:b] for a, b in pieces]
+    # Of several that were asked for, the one that is there comes as it is.
+    reply = await line.client.get(url, headers={"range": f"bytes=0-0,{size}-"})
+    assert (reply.status_code, reply.content) == (206, content[:1])
+    assert reply.headers["content-range"] == f"bytes 0-0/{size}"
+
+
+async def test_ranges_of_a_large_file_are_its_slices(stage_on_sqlite: OpenStage) -> None:
+    """Fault 25: a file that is not read whole for them, one chunk of the store at a time."""
+    content = tone(90.0)
+    assert len(content) > PROVEN_BYTES
+    async with stage_on_sqlite() as line:
+        sent = await line.client.post("/v1/uploads", files={"file": ("x", content)})
+        asset_id = (await line.rows(Asset))[0].id
+        assert sent.status_code == 201
+        address = f"/v1/assets/{asset_id}/content"
+        whole = await line.client.get(address)
+        assert whole.content == content
+        reply = await line.client.get(address, headers={"range": "bytes=-70000,0-600000,700000-700000"})
+        assert reply.status_code == 206
+        assert int(reply.headers["content-length"]) == len(reply.content)
+        for piece in (content[-70000:], content[:600001], content[700000:700001]):
+            assert b"\r\n\r\n" + piece + b"\r\n--" in reply.content
+
+
+async def test_a_head_knows_no_ranges(shelf: tuple[Stage, str, bytes]) -> None:
+    line, url, content = shelf
+    head = await line.client.head(url, headers={"range": "bytes=0-0"})
+    assert (head.status_code, head.headers["content-length"]) == (200, str(len(content)))
+
+
+async def test_ranges_are_for_who_has_this_very_version(shelf: tuple[Stage, str, bytes]) -> None:
+    """Fault 25: by tag or by time, strongly compared."""
+    line, url, content = shelf
+    head = (await line.client.head(url)).headers
+    etag, modified = head["etag"], head["last-modified"]
+    stale = [
+        f"W/{etag}",
+        '"other"',
+        "Sat, 01 Jan 2000 00:00:00 GMT",
+        "yesterday",
+        "",
+        "\x00",
+        f"{etag}, {etag}",
+    ]
+    for given, status in [(etag, 206), (modified, 206), *((each, 200) for each in stale)]:
+        reply = await line.client.get(url, headers={"range": "bytes=0-0", "if-range": given})
+        assert (reply.status_code, len(reply.content)) == (status, 1 if status == 206 else len(content)), (
+            given
+        )
+
+
+async def test_other_conditions_are_kept_too(shelf: tuple[Stage, str, bytes]) -> None:
+    line, url, _ = shelf
+    head = (await line.client.head(url)).headers
+    for name, given, status in [
+        ("if-match", '"other"', 412),
+        ("if-match", f"W/{head['etag']}", 412),
+        ("if-match", head["etag"], 200),
+        ("if-match", "*", 200),
+        ("if-modified-since", head["last-modified"], 304),
+        ("if-modified-since", "Sat, 01 Jan 2000 00:00:00 GMT", 200),
+        ("if-modified-since", "never", 200),
+    ]:
+        reply = await line.client.get(url, headers={name: given})
+        assert reply.status_code == status, (name, given)
+
+
+async def test_a_file_has_a_name_of_our_own_words(shelf: tuple[Stage, str, bytes]) -> None:
+    """Fault 24."""
+    line, url, _ = shelf
+    asset = (await line.rows(Asset))[0]
+    name = f'filename="sound_effect-{asset.id}.wav"'
+    assert (await line.client.get(url)).headers["content-disposition"] == f"inline; {name}"
+    kept = await line.client.get(f"{url}&download=1")
+    assert kept.headers["content-disposition"] == f"attachment; {name}"
+
+
+def parts_of(url: str) -> tuple[str, dict[str, str]]:
+    path, _, query = url.partition("?")
+    return path, dict(parse_qsl(query))
+
+
 async def test_an_altered_or_expired_link_is_refused(shelf: tuple[Stage, str, bytes]) -> None:
+    """Fault 26: nothing of it can be changed, and none of it left out."""
+    line, url, _ = shelf
+    path, given = parts_of(url)
+    altered: list[dict[str, str]] = [
+        {**given, "expires": str(int(given["expires"]) + 1)},
+        {**given, "signature": given["signature"][:-1] + "x"},
+        {**given, "tenant": "other"},
+        {**given, "tenant": ""},
+        {**given, "expires": "1_0"},
+        {**given, "expires": "9" * 5000},
+        {**given, "signature": "é" * 1000},
+        *({name: value for name, value in given.items() if name != left_out} for left_out in given),
+        *({name: ""} for name in given),
+    ]
+    for query in altered:
+        reply = await line.client.get(path, params=query)
+        assert (reply.status_code, reply.json()["code"]) == (403, "forbidden"), query
+        assert (await line.client.head(path, params=query)).status_code == 403
+    assert (await line.client.get("/v1/assets/ast_other/content", params=given)).status_code == 403
+    assert (await line.client.post(url)).status_code == 405
+    past = Links(secrets=line.runtime.links._secrets, life_s=-10).url(path.split("/")[3], tenant="default")
+    reply = await line.client.get(past)
+    assert (reply.status_code, reply.json()["code"]) == (403, "link_expired")
+
+
+async def test_a_link_is_for_one_method_and_its_head(shelf: tuple[Stage, str, bytes]) -> None:
     """Fault 26."""
     line, url, _ = shelf
-    path, _, query = url.partition("?")
-    expires, signature = (part.split("=")[1] for part in query.split("&"))
-    altered = [
-        f"{path}?expires={int(expires) + 1}&signature={signature}",
-        f"{path}?expires={expires}&signature={signature[:-1]}x",
-        f"{path}?expires={expires}",
-        f"{path}?signature={signature}",
-        f"{path}?expires=&signature=",
-        f"{path}?expires=1_0&signature={signature}",
-        f"{path}?expires={expires}&signature=%C3%A9",
-        f"/v1/assets/ast_other/content?{query}",
-    ]
-    for link in altered:
-        reply = await line.client.get(link)
-        assert (reply.status_code, reply.json()["code"]) == (403, "forbidden"), link
-        assert (await line.client.head(link)).status_code == 403
-    asset = (await line.rows(Asset))[0]
-    past = Links(secret=line.runtime.links._secret.decode(), life_s=-10).url(asset.id)
-    assert (await line.client.get(past)).status_code == 403
+    path, given = parts_of(url)
+    asset_id = path.split("/")[3]
+    for method in ("GET", "HEAD"):
+        await line.runtime.links.check(asset_id, **given, method=method)
+    for method in ("DELETE", "PUT", "POST", "get"):
+        with pytest.raises(Forbidden):
+            await line.runtime.links.check(asset_id, **given, method=method)
+
+
+async def test_a_link_outlives_one_rotation_of_the_secret_and_not_the_next(line: Stage) -> None:
+    """Fault 26."""
+    asset_id = await stored_asset(line)
+    links, database = line.runtime.links, line.runtime.line.database
+    first = links.url(asset_id, tenant="default")
+    await rotate_links(database, at_once=False)
+    await links.look()
+    second = links.url(asset_id, tenant="default")
+    assert second != first
+    assert [(await line.client.get(url)).status_code for url in (first, second)] == [200, 200]
+    await rotate_links(database, at_once=False)
+    await links.look()
+    assert [(await line.client.get(url)).status_code for url in (first, second)] == [403, 200]
+    await rotate_links(database, at_once=True)
+    await links.look()
+    assert (await line.client.get(second)).status_code == 403
+    assert (await line.client.get(links.url(asset_id, tenant="default"))).status_code == 200
+
+
+async def test_a_link_of_a_process_that_saw_the_rotation_first_is_good_at_once(line: Stage) -> None:
+    asset_id = await stored_asset(line)
+    await rotate_links(line.runtime.line.database, at_once=True)
+    line.runtime.links._looked_at -= 3600
+    async with keeping_links(line.runtime.line.database, life_s=60) as elsewhere:
+        url = elsewhere.url(asset_id, tenant="default")
+    assert (await line.client.get(url)).status_code == 200
+
+
+async def stored_asset(line: Stage) -> str:
+    job_id, prediction_id = await line.start()
+    await line.fake.finish(prediction_id, output=TONE)
+    await line.drain()
+    return str((await line.read(job_id))["outputs"]["audio"]["asset_id"])
+
+
+async def test_a_tenant_sees_an_asset_only_while_something_of_its_own_has_it(line: Stage) -> None:
+    """Fault 18: the bytes are stored once for all tenants; what is another's are answered as not there."""
+    asset_id = await stored_asset(line)
+    job = (await line.rows(Job))[0]
+    links = line.runtime.links
+    addresses = [f"/v1/assets/{asset_id}{part}" for part in ("", "/content", "/peaks")]
+    assert [(await line.client.get(address)).status_code for address in addresses] == [200, 200, 200]
+    await line.change(Job, job.id, tenant="other")
+    assert [(await line.client.get(address)).status_code for address in addresses] == [404, 404, 404]
+    assert (await line.client.get(links.url(asset_id, tenant="other"))).status_code == 200
+    # A link that was ours is proof that there was one, and no more than that.
+    assert (await line.client.get(links.url(asset_id, tenant="default"))).status_code == 410
+    # The same bytes by an upload of our own: the same asset, and now it is ours as well.
+    stored = Path(line.runtime.bench.storage.place_of((await line.rows(Asset))[0].storage_key)).read_bytes()
+    assert (await line.client.post("/v1/uploads", files={"file": ("x", stored)})).status_code == 201
+    assert [(await line.client.get(address)).status_code for address in addresses] == [200, 200, 200]
+    assert (await line.client.get(links.url(asset_id, tenant="default"))).status_code == 200
+    named = (await line.client.get(addresses[1])).headers["content-disposition"]
+    assert named == f'inline; filename="upload-{asset_id}.wav"'
+
+
+async def test_after_its_time_a_link_is_answered_by_gone(stage_on_sqlite: OpenStage) -> None:
+    """Fault 26: while the bytes are still there, and once they were deleted."""
+    async with stage_on_sqlite(retention_s=3600) as line:
+        url = line.runtime.links.url(await stored_asset(line), tenant="default")
+        assert (await line.client.get(url)).status_code == 200
+        job = (await line.rows(Job))[0]
+        await line.change(Job, job.id, expires_at=datetime.now(UTC) - timedelta(seconds=1))
+        assert (await line.client.get(url)).status_code == 410
+        assert await line.runtime.housekeeper.expire() == 1
+        assert await line.count(Asset) == 0
+        reply = await line.client.get(url)
+        assert (reply.status_code, reply.json()["code"]) == (410, "gone")
+
+
+async def test_without_a_link_a_key_that_may_read_opens(shelf: tuple[Stage, str, bytes]) -> None:
+    """Fault 26: what the door lets in is told by the caller that it proved, and by nothing in the address."""
+    line, url, content = shelf
+    path, _ = parts_of(url)
+    callers = {
+        "reader": Caller("default", frozenset({Scope.JOBS_READ}), "key_1"),
+        "stranger": Caller("other", frozenset(Scope), "key_2"),
+        "writer": Caller("default", frozenset({Scope.JOBS_WRITE}), "key_3"),
+    }
+    for name, status in {"reader": 200, "stranger": 404, "writer": 403}.items():
+        app = Called(create_app(line.runtime), callers[name])
+        transport = httpx.ASGITransport(app=app)
+        async with httpx.AsyncClient(transport=transport, base_url="https://reprise.test") as client:
+            assert (await client.get(path)).status_code == status, name
+            # With a link the key says nothing.
+            assert (await client.get(url)).content == content
+
+
+class Called:
+    """The app, as a key's caller finds it."""
+
+    def __init__(self, app: ASGIApp, caller: Caller) -> None:
+        self._app = app
+        self._caller = caller
+
+    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
+        scope["state"] = {**scope.get("state", {}), "caller": self._caller}
+        await self._app(scope, receive, send)
 
 
 async def test_what_is_gone_from_the_store_is_a_problem_and_not_an_error(

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 
 from tests.fakes.provider import SECRET, TOKEN, FakeReplicate
 from tests.fakes.provider import served as serve_fake
+from tests.fakes.texts import HOSTILE
 from tests.flow.conftest import TONE
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -100,6 +101,32 @@ def test_a_request_from_nothing_ends_in_a_playable_file_and_in_the_ledger(tmp_pa
     delivery = answer(tmp_path, "deliveries", "list", "--job", job["id"])["items"][0]
     assert reprise(tmp_path, "deliveries", "show", delivery["id"]).returncode == 0
     assert len(answer(tmp_path, "deliveries", "replay", delivery["id"])["delivery_id"]) == 36
+
+
+def test_texts_of_strangers_are_printed_and_not_obeyed(tmp_path: Path) -> None:
+    """Fault 23: in a list, in full, as JSON and in an error."""
+    prompt = " ".join(HOSTILE)
+    asked = reprise(tmp_path, "request", "sound_effect", prompt, "--set", "duration_s=1", "--no-wait")
+    assert asked.returncode == 0, asked.stderr
+    job_id = asked.stdout.strip()
+    listed, shown = reprise(tmp_path, "jobs", "list"), reprise(tmp_path, "jobs", "show", job_id)
+    as_json = reprise(tmp_path, "jobs", "show", job_id, "--json")
+    refused = reprise(tmp_path, "jobs", "show", "job_\x1b[2J\u202e")
+    assert [each.returncode for each in (listed, shown, as_json, refused)] == [0, 0, 0, 2]
+    assert json.loads(as_json.stdout)["input"]["prompt"] == prompt
+    for ended in (listed, shown, as_json, refused):
+        said = ended.stdout + ended.stderr
+        assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]", said)
+    assert "[red]markup[/red]" in shown.stdout.replace("\n", "")
+
+
+def test_the_secret_of_links_is_rotated_on_the_command_line(tmp_path: Path) -> None:
+    """Fault 26."""
+    assert reprise(tmp_path, "migrate").returncode == 0
+    for words in (("links", "rotate"), ("links", "rotate", "--at-once")):
+        ended = reprise(tmp_path, *words)
+        assert ended.returncode == 0, ended.stderr
+        assert "follow within 30 s" in ended.stdout
 
 
 def test_a_file_is_sent_and_the_output_of_the_suffix_that_is_asked_for_comes_back(tmp_path: Path) -> None:

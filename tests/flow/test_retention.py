@@ -17,7 +17,7 @@ import pytest
 
 from app.housekeeping import OWNER_KEY
 from app.main import create_app
-from app.web.routes import assets as asset_routes
+from app.web.content import sending
 from db.assets import insert_asset, insert_output
 from db.ids import make_id
 from db.retention.expiry import delete_expired_jobs
@@ -197,7 +197,7 @@ async def test_a_download_in_progress_ends_whole_while_its_file_expires(stage_on
         address = await stack.enter_async_context(served(create_app(line.runtime)))
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=address, trust_env=False))
         whole = (await client.get(url)).content
-        assert len(whole) > asset_routes.PROVEN_BYTES
+        assert len(whole) > sending.PROVEN_BYTES
         for headers, wanted in (({}, whole), ({"range": "bytes=1000-"}, whole[1000:])):
             async with client.stream("GET", url, headers=headers) as reply:
                 pieces = reply.aiter_raw(65_536)
@@ -266,7 +266,7 @@ async def test_bytes_that_changed_behind_us_are_never_sent_as_the_assets(
         path.write_bytes(spoiled[damage])
         address = await stack.enter_async_context(served(create_app(line.runtime)))
         client = await stack.enter_async_context(httpx.AsyncClient(base_url=address, trust_env=False))
-        if damage == "another" and size_bytes > asset_routes.PROVEN_BYTES:
+        if damage == "another" and size_bytes > sending.PROVEN_BYTES:
             with pytest.raises(httpx.RemoteProtocolError, match="without sending"):
                 await client.get(url)
         else:

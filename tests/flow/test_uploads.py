@@ -233,7 +233,7 @@ async def test_the_provider_gets_a_signed_link_and_the_job_names_the_asset(line:
     job = await transcribed(line, await uploaded(line))
     assert job["state"] == "succeeded", job["error"]
     url = next(iter(line.fake.predictions.values()))["input"]["audio_file"]
-    assert url.startswith(f"https://reprise.test/v1/assets/{job['input']['audio']}/content?expires=")
+    assert url.startswith(f"https://reprise.test/v1/assets/{job['input']['audio']}/content?tenant=default&")
     assert (await line.client.get(url)).content == tone()
     assert (await line.client.get(url[:-1] + "x")).status_code == 403
 

@@ -7,7 +7,9 @@ import ipaddress
 import pytest
 
 from app.errors import OutputRejected, ProviderUnavailable
-from app.outbound.addresses import Guard, Rules, refusal, resolve
+from app.outbound import Outbound
+from app.outbound.addresses import CLOSED_PORTS, Guard, Rules, refusal, resolve
+from app.outbound.selftest import ADDRESSES, SPELLINGS, find_gaps
 from app.provider.base import DownloadRules
 
 
@@ -15,32 +17,12 @@ def words(text: str) -> list[str]:
     return text.split()
 
 
-REFUSED = words(
-    """
-0.0.0.0 0.1.2.3 10.0.0.1 10.255.255.255 100.64.0.1 100.100.100.200 100.127.255.255 127.0.0.1 127.255.0.1
-168.63.129.16 169.254.0.1 169.254.169.254 169.254.170.2 172.16.0.1 172.31.255.255 192.0.0.1 192.0.0.192
-192.0.2.1 192.31.196.1 192.52.193.1 192.88.99.1 192.168.0.1 192.168.255.255 192.175.48.1 198.18.0.1
-198.19.255.255 198.51.100.7 203.0.113.9 224.0.0.1 239.255.255.255 240.0.0.1 255.255.255.255
-:: ::1 ::2 ::127.0.0.1 ::169.254.169.254 ::8.8.8.8 ::ffff:127.0.0.1 ::ffff:8.8.8.8 ::ffff:a9fe:a9fe
-64:ff9b::a9fe:a9fe 64:ff9b::8.8.8.8 64:ff9b:1::1 64:ff9b:1:ffff::1 100::1 100:0:0:1::1
-2001::1 2001:0:4136:e378:8000:63bf:3fff:fdd2 2001:2::1 2001:10::1 2001:1ff::1 2001:db8::1 2001:db8:ffff::1
-2002:a9fe:a9fe::1 2002:0808:0808::1 2620:4f:8000::1 3fff::1 3fff:fff::1 4000::1 5f00::1 fc00::1 fd00:ec2::254
-fd20:ce::254 fdff::1 fe80::1 fe80::1%eth0 febf::1 fec0::1 feff::1 ff02::1 ff0e::1 fe00::1 8000::1
-"""
-)
 PUBLIC = words(
     """
 1.1.1.1 8.8.8.8 9.255.255.255 11.0.0.0 100.63.255.255 100.128.0.0 126.255.255.255 128.0.0.1 169.253.255.255
 169.255.0.0 172.15.255.255 172.32.0.0 192.0.1.0 192.0.3.0 192.167.255.255 192.169.0.0 198.17.255.255
 198.20.0.0 223.255.255.255 168.63.129.15 2606:4700:4700::1111 2a00:1450:4001::1 2001:200::1
 2001:4860:4860::8888 2003::1 3ffe:ffff::1 2620:4e:8000::1
-"""
-)
-SPELLINGS = words(
-    """
-2852039166 0251.0376.0251.0376 0xa9fea9fe 0xa9.0xfe.0xa9.0xfe 169.254.43518 127.1 127.0.1 017700000001
-2130706433 0x7f.1 0177.1 0 0x0 localhost 3232235521 [::1] [::ffff:127.0.0.1] [::ffff:7f00:1] [0:0:0:0:0:0:0:1]
-[64:ff9b::7f00:1] [::127.0.0.1] [2002:7f00:1::] ①②⑦.⓪.⓪.① １２７.０.０.１ 127。0。0。1 127.0.0.1. localhost.
 """
 )
 
@@ -57,7 +39,7 @@ def guard(resolver: object = public, allow: tuple[str, ...] = ()) -> Guard:
     return Guard(allow=allow, resolver=resolver, timeout_s=5)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("address", REFUSED)
+@pytest.mark.parametrize("address", ADDRESSES)
 def test_a_special_address_is_refused(address: str) -> None:
     """Faults 21, 30."""
     assert refusal(address)
@@ -116,6 +98,12 @@ async def test_spellings_that_do_resolve_are_judged_by_what_they_become(host: st
         "https://[::1/",
         "https://[fe80::1%25eth0]/",
         "https://" + "a" * 70_000,
+        "https://аpple.com/",  # the first letter is Cyrillic
+        "https://replicate。delivery/",
+        "https://replıcate.delivery/",
+        "https://exa\u200bmple.com/",
+        "https://ⓔxample.com/",
+        "https://é:password@example.com/",
     ],
 )
 async def test_what_is_not_plain_https_on_443_is_refused_without_a_lookup(url: str) -> None:
@@ -232,3 +220,48 @@ async def test_a_name_without_an_address_may_have_one_later() -> None:
     for resolver in (nothing, fails):
         with pytest.raises(ProviderUnavailable, match="does not resolve"):
             await guard(resolver).judge("https://example.com/", DownloadRules(hosts=()))
+
+
+@pytest.mark.parametrize("url", ["https://xn--80ak6aa92e.com/", "https://example.com/é?ö#ü"])
+async def test_other_alphabets_are_for_names_spelled_out_and_for_paths(url: str) -> None:
+    assert (await guard().judge(url, DownloadRules(hosts=()))).addresses == ("1.1.1.1",)
+
+
+async def test_a_name_that_looks_like_a_listed_one_is_not_listed() -> None:
+    """Fault 21: the twin of `replicate.delivery` with a dotless letter, as DNS has it."""
+    twin = "https://xn--replcate-wkb.delivery/"
+    with pytest.raises(OutputRejected, match="not a host"):
+        await guard(never).judge(twin, DownloadRules(hosts=("replicate.delivery", "*.replicate.delivery")))
+
+
+@pytest.mark.parametrize("port", [22, 25, 2375, 3306, 5432, 6379, 9200, 11211, 27017])
+@pytest.mark.parametrize("allow", ["worker", "10.1.0.0/16"])
+async def test_some_ports_are_never_called_not_even_of_an_exempt_host(port: int, allow: str) -> None:
+    """Faults 21, 30: unless the operator has named that very port."""
+
+    async def private(host: str, port: int) -> list[str]:
+        return ["10.1.2.3"]
+
+    assert port in CLOSED_PORTS
+    for scheme in ("http", "https"):
+        url = f"{scheme}://worker:{port}/"
+        with pytest.raises(OutputRejected, match="never called"):
+            await guard(private, (allow,)).judge(url, DownloadRules(hosts=()))
+        named = guard(private, (allow, f"worker:{port}"))
+        assert (await named.judge(url, DownloadRules(hosts=()))).exempt
+
+
+async def test_the_guard_finds_no_gap_in_itself() -> None:
+    """Faults 21, 30: as `reprise doctor` asks it: with this machine's resolver, and a listener that waits."""
+    door = Outbound(connect_timeout_s=20)
+    assert await find_gaps(door) == []
+    await door.aclose()
+
+
+async def test_a_gap_that_an_exemption_makes_is_found() -> None:
+    door = Outbound(allow=("127.0.0.0/8",), connect_timeout_s=20)
+    gaps = await find_gaps(door)
+    await door.aclose()
+    assert "127.1" in gaps
+    assert "127.0.0.1 (connected to)" in gaps
+    assert not any("169.254" in gap for gap in gaps)

@@ -8,6 +8,7 @@ import base64
 import contextlib
 import gzip
 import shutil
+import socket
 import ssl
 import subprocess
 import zlib
@@ -128,6 +129,12 @@ async def server() -> AsyncIterator[Server]:
     it = Server()
     async with it.listening():
         yield it
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 async def loopback(host: str, port: int) -> list[str]:
@@ -342,7 +349,7 @@ async def test_cancelling_leaves_no_file(door: Outbound, server: Server, tmp_pat
 
 async def test_a_closed_port_is_transient(door: Outbound, tmp_path: Path) -> None:
     with pytest.raises(ProviderUnavailable, match="cannot be connected"):
-        await fetch(door, "http://worker:9/x", tmp_path / "out")
+        await fetch(door, f"http://worker:{free_port()}/x", tmp_path / "out")
 
 
 # ── size ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -383,6 +390,10 @@ async def test_a_compressed_answer_is_inflated_under_the_cap(
     ("body", "encoding", "error"),
     [
         (BODY, "br", OutputRejected),
+        (BODY, "zstd", OutputRejected),
+        (BODY, "compress", OutputRejected),
+        (gzip.compress(BODY), "gzip, br", OutputRejected),
+        (BODY, "x" * 5000, OutputRejected),
         (BODY, "gzip, gzip", OutputRejected),
         (BODY, "gzip", OutputRejected),
         (gzip.compress(BODY) + b"more", "gzip", OutputRejected),
@@ -437,6 +448,33 @@ async def test_a_redirect_is_judged_like_any_address(
     with pytest.raises(OutputRejected):
         await fetch(door, server.url(), tmp_path / "out")
     assert len(server.calls) == 1
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "2130706433", "[::1]", "127.1", "stranger"])
+async def test_a_redirect_inwards_is_refused_and_no_byte_is_sent(
+    door: Outbound, server: Server, tmp_path: Path, host: str
+) -> None:
+    """Fault 31: from a host that is exempt to another listener of this machine, which is not."""
+    inner = Server(answers=[says("200 OK", BODY)])
+    async with inner.listening():
+        target = f"http://{host}:{inner.port}/latest/meta-data/"
+        server.answers = [says("302 Found", location=target), says("200 OK", BODY)]
+        with pytest.raises(OutputRejected):
+            await fetch(door, server.url(), tmp_path / "out")
+        server.answers = [says("307 Go on", location=target)]
+        assert (await door.post(server.url(), content=b"{}", headers={}, timeout_s=30)).status == 307
+    assert (inner.connections, inner.calls) == (0, [])
+    assert not (tmp_path / "out").exists()
+
+
+async def test_a_chain_of_twenty_hops_is_left_after_the_third(
+    door: Outbound, server: Server, tmp_path: Path
+) -> None:
+    """Fault 31."""
+    server.answers = [says("302 Found", location=f"/hop/{nth}") for nth in range(20)] + [says("200 OK", BODY)]
+    with pytest.raises(OutputRejected, match="more than 3 times"):
+        await fetch(door, server.url(), tmp_path / "out")
+    assert [call.line.split()[1] for call in server.calls[1:]] == ["/hop/0", "/hop/1", "/hop/2"]
 
 
 @pytest.mark.parametrize(("host", "kept"), [("worker", True), ("other", False)])
@@ -497,6 +535,31 @@ async def test_a_second_dns_answer_changes_nothing(server: Server, tmp_path: Pat
     await door.aclose()
     assert len(asked) == 2  # once a try; the second try's answer is judged anew, and refused
     assert server.connections == 0
+
+
+async def test_an_announcement_is_judged_anew_each_time_it_is_sent(server: Server) -> None:
+    """Faults 21, 31: what a name was when it was given says nothing about what it is now."""
+    asked: list[str] = []
+
+    async def rebinds(host: str, port: int) -> list[str]:
+        asked.append(host)
+        return ["127.0.0.1"] if len(asked) == 1 else ["127.0.0.3", "127.0.0.1"]
+
+    door = Outbound(allow=("127.0.0.1",), resolver=rebinds)
+    url = f"http://rebinding.example:{server.port}/hook"
+    await door.check(url)
+    with pytest.raises(OutputRejected):
+        await door.post(url, content=b"{}", headers={}, timeout_s=30)
+    await door.aclose()
+    assert server.connections == 0
+
+
+async def test_a_bomb_in_the_answer_to_an_announcement_stays_packed(door: Outbound, server: Server) -> None:
+    """Faults 22, 36: what is kept is what came, cut."""
+    bomb = gzip.compress(bytes(50 << 20))
+    server.answers = [says("200 OK", bomb, content_encoding="gzip")]
+    reply = await door.post(server.url(), content=b"{}", headers={}, timeout_s=30, max_response_bytes=100)
+    assert reply.body == bomb[:100]
 
 
 async def test_the_judged_address_is_the_one_that_is_connected_to(server: Server, tmp_path: Path) -> None:

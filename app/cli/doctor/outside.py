@@ -16,8 +16,8 @@ from app.cli.calls import call
 from app.cli.connection import Origin, ServiceClient, running_url
 from app.cli.doctor.finding import Check, Finding, Level
 from app.engines.supervisor import CogSupervisor
-from app.errors import OutputRejected
 from app.outbound import Outbound
+from app.outbound.selftest import ADDRESSES, SPELLINGS, find_gaps
 from app.provider.base import Provider
 from app.settings import Settings
 from app.web.server import is_loopback
@@ -25,7 +25,7 @@ from app.wiring.openers import make_routes
 
 _BODY_BYTES = 1_000_000
 _SKEW_WARN_S = 10.0
-_BLOCKED = ("https://127.0.0.1/", "https://169.254.169.254/latest/meta-data/", "https://[::1]/")
+_MOST_NAMED = 5
 _OK_STATES = {"ready": Level.OK, "busy": Level.OK, "starting": Level.WARN}
 
 
@@ -67,25 +67,20 @@ async def _check_clock(settings: Settings) -> list[Finding]:
 
 async def _check_guard(settings: Settings) -> list[Finding]:
     outbound = Outbound(allow=settings.outbound_allow)
-    passed = []
+    """The whole table of addresses and spellings, and a listener on loopback that must stay alone."""
     try:
-        for url in _BLOCKED:
-            try:
-                await outbound.check(url)
-                passed.append(httpx.URL(url).host)
-            except OutputRejected:
-                continue
+        passed = await find_gaps(outbound)
     finally:
         await outbound.aclose()
+    named = ", ".join(passed[:_MOST_NAMED]) + (" …" if len(passed) > _MOST_NAMED else "")
     if passed and settings.outbound_allow:
-        detail = f"OUTBOUND_ALLOW lets {', '.join(passed)} pass"
+        detail = f"OUTBOUND_ALLOW lets {named} pass"
         return [Finding.warn("address guard", detail, "Narrow OUTBOUND_ALLOW unless that is meant.")]
     if passed:
-        detail = f"{', '.join(passed)} would be connected to"
+        detail = f"{named} would be connected to"
         return [Finding.fail("address guard", detail, "This is a fault of ours: do not serve.")]
-    return [
-        Finding.ok("address guard", f"refuses {len(_BLOCKED)} of {len(_BLOCKED)} addresses of this machine")
-    ]
+    detail = f"refuses {len(ADDRESSES)} special addresses and {len(SPELLINGS)} spellings; no byte left"
+    return [Finding.ok("address guard", detail)]
 
 
 async def _check_providers(settings: Settings) -> list[Finding]:

@@ -45,19 +45,23 @@ def length_s(path: Path) -> float:
     import av
 
     try:
-        with av.open(str(path), options=_LOCAL) as file:
+        with av.open(f"file:{path}", options=_LOCAL) as file:
             return float(file.duration or 0) / 1_000_000
     except av.FFmpegError:
         return 0.0
 
 
-_LOCAL = {"protocol_whitelist": "file"}
+_LOCAL = {
+    "protocol_whitelist": "file",
+    # Without it a playlist that is named like a sound is followed to other files of this machine.
+    "format_whitelist": "wav,flac,ogg,mp3,mov,matroska,aiff,aac",
+}
 
 
 def _decode(path: Path, sample_rate: int, layout: str) -> Iterator[Any]:
     import av
 
-    with av.open(str(path), options=_LOCAL) as file:
+    with av.open(f"file:{path}", options=_LOCAL) as file:
         if not file.streams.audio:
             raise EngineError("audio: the file has no sound in it")
         stream = file.streams.audio[0]

@@ -1,30 +1,30 @@
-"""`/v1/assets`: stored files, with Range (RFC 9110 §14), ETag and signed links.
+"""`/v1/assets`: stored files, by key or by signed link, with Range, conditions and a name for the file.
 
-Promises: no byte is sent as if it were the asset's when it is not. A small file is read and held against its
-SHA-256 before the answer begins; a larger one while it is sent, and the last piece is held back until the
-whole is proven; a part of a larger one is held against the size alone. What has expired, was deleted or is
-lost is a 410 that says so; an answer that cannot be finished is cut short of its declared length.
+Promises: a tenant sees an asset only while a job or an upload of its own has it, though its bytes are stored
+once for all tenants; the content is given to whoever holds a valid link, or a key that may read jobs of such
+a tenant; what has expired, was deleted or is lost is a 410 to whoever holds a link to it. Leaves the bytes to
+`app.web.content`.
 """
 
 from __future__ import annotations
 
-import hashlib
-import re
-from collections.abc import AsyncIterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated
 
-import structlog
-from fastapi import APIRouter, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, Path, Query, Request
 from fastapi.responses import Response, StreamingResponse
 from pydantic import BaseModel, Field
-from starlette.types import Receive, Scope, Send
 
-from app.errors import AppError, ChecksumMismatch, Gone, NotFound
-from app.web.parts import Part
+from app.access.callers import Caller, Scope
+from app.errors import Gone, NotFound
+from app.web.content.conditions import Validators
+from app.web.content.ranges import Unsatisfiable, read_range
+from app.web.content.sending import Shelf, send_file
+from app.web.parts import Part, Reader, prove
 from app.web.schemas import Problem
 from app.wiring import Runtime
-from db.assets import find_asset, find_asset_expiry, was_deleted
+from db.assets import Hold, find_asset, find_hold, was_deleted
 from db.tables import Asset
 
 router = APIRouter(
@@ -35,12 +35,8 @@ router = APIRouter(
         410: {"model": Problem, "description": "It has expired, or the store has lost it"},
     },
 )
-log = structlog.get_logger()
 
-PROVEN_BYTES = 1024 * 1024
-"""Up to this size a file is read whole and proven before the first byte is sent."""
 AssetId = Annotated[str, Path(max_length=64)]
-_RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
 class AssetOut(BaseModel):
@@ -57,14 +53,46 @@ class AssetOut(BaseModel):
     expires_at: datetime | None = Field(description="When the last of its jobs expires; null: not known")
 
 
+@dataclass(frozen=True, slots=True)
+class Right:
+    """Whose asset may be read, and by what right."""
+
+    tenant: str
+    by_link: bool
+    in_open_house: bool = False
+
+    @classmethod
+    def of(cls, caller: Caller) -> Right:
+        return cls(caller.tenant, by_link=False, in_open_house=caller.key_id is None)
+
+
+async def _right(
+    asset_id: AssetId,
+    runtime: Part,
+    request: Request,
+    tenant: Annotated[str | None, Query(description="These three are the parts of a signed link")] = None,
+    expires: str | None = None,
+    signature: str | None = None,
+) -> Right:
+    """By the link, where there is anything of one; else by the key. Raises Forbidden, Unauthenticated."""
+    if (tenant, expires, signature) == (None, None, None):
+        return Right.of(prove(request, Scope.JOBS_READ))
+    tenant = tenant or ""
+    await runtime.links.check(
+        asset_id, tenant=tenant, expires=expires or "", signature=signature or "", method=request.method
+    )
+    return Right(tenant, by_link=True)
+
+
 @router.get("/{asset_id}")
-async def get_asset(asset_id: AssetId, runtime: Part) -> AssetOut:
+async def get_asset(asset_id: AssetId, runtime: Part, caller: Reader) -> AssetOut:
     """What is known of an asset, with a fresh signed link to its bytes."""
-    asset, expires_at = await _get(runtime, asset_id)
+    asset, hold = await _get(runtime, asset_id, Right.of(caller))
     known = asset.model_dump(include=set(AssetOut.model_fields))
     if not asset.channels:
         known |= dict.fromkeys(("duration_s", "sample_rate", "channels"))
-    return AssetOut(**known, url=runtime.links.url(asset.id), expires_at=expires_at)
+    url = runtime.links.url(asset.id, tenant=caller.tenant)
+    return AssetOut(**known, url=url, expires_at=hold.expires_at)
 
 
 @router.get(
@@ -72,9 +100,10 @@ async def get_asset(asset_id: AssetId, runtime: Part) -> AssetOut:
     response_class=StreamingResponse,
     responses={
         200: {"content": {"audio/*": {}, "application/json": {}, "application/x-subrip": {}}},
-        206: {"description": "The range that was asked for"},
+        206: {"description": "The ranges that were asked for: one as it is, several as multipart/byteranges"},
         304: {"description": "Not changed"},
-        403: {"model": Problem, "description": "The link was altered or has expired"},
+        403: {"model": Problem, "description": "The link was altered (`forbidden`), or has expired"},
+        412: {"description": "Not the version that If-Match names"},
         416: {"description": "No such range"},
     },
 )
@@ -83,41 +112,28 @@ async def get_content(
     asset_id: AssetId,
     runtime: Part,
     request: Request,
-    expires: Annotated[str | None, Query(max_length=20)] = None,
-    signature: Annotated[str | None, Query(max_length=128)] = None,
-    if_none_match: Annotated[str | None, Header()] = None,
-    range_: Annotated[str | None, Header(alias="Range")] = None,
-    if_range: Annotated[str | None, Header()] = None,
+    right: Annotated[Right, Depends(_right)],
+    download: Annotated[bool, Query(description="As a file to keep, and not to play in the page")] = False,
 ) -> Response:
-    """The bytes."""
-    if expires is not None or signature is not None:
-        runtime.links.check(asset_id, expires or "", signature or "")
-    # A link that we signed is proof that there was one.
-    asset, _ = await _get(runtime, asset_id, was_there=signature is not None)
-    headers = _headers(asset)
-    if if_none_match is not None and (if_none_match.strip() == "*" or headers["ETag"] in if_none_match):
+    """The bytes, to whoever holds a signed link or a key that may read jobs of the asset's tenant."""
+    asset, hold = await _get(runtime, asset_id, right)
+    validators = Validators(f'"{asset.sha256}"', asset.created_at)
+    headers = _headers(asset, hold, validators, download=download)
+    if validators.is_unwanted(request.headers):
+        return Response(status_code=412, headers=headers)
+    if validators.is_known(request.headers):
         return Response(status_code=304, headers=headers)
-    whole = range_ is None or (if_range is not None and if_range != headers["ETag"])
-    span = None if whole else _parse_range(range_ or "", asset.size_bytes)
-    if span == (0, 0):
+    shelf = Shelf(runtime.bench.storage, asset)
+    if request.method == "HEAD":  # for which a range has no meaning: RFC 9110 §14.2
+        await shelf.check()
+        headers["Content-Length"] = str(asset.size_bytes)
+        return Response(headers=headers, media_type=asset.media_type)
+    wanted = request.headers.get("range") if validators.allow_ranges(request.headers) else None
+    try:
+        pieces = read_range(wanted, asset.size_bytes)
+    except Unsatisfiable:
         return Response(status_code=416, headers={"Content-Range": f"bytes */{asset.size_bytes}"})
-    start, end = span or (0, asset.size_bytes)
-    headers["Content-Length"] = str(end - start)
-    if span:
-        headers["Content-Range"] = f"bytes {start}-{end - 1}/{asset.size_bytes}"
-    size_bytes = await runtime.bench.storage.size(asset.storage_key)
-    if size_bytes is None:
-        raise Gone("the asset's bytes are gone from the store")
-    if size_bytes != asset.size_bytes:
-        raise _mismatch(asset)
-    status = 206 if span else 200
-    if request.method == "HEAD":
-        return Response(status_code=status, headers=headers, media_type=asset.media_type)
-    if size_bytes <= PROVEN_BYTES:
-        content = (await _read_proven(runtime, asset))[start:end]
-        return Response(content, status_code=status, headers=headers, media_type=asset.media_type)
-    chunks = await _begun(_read_proving(runtime, asset, start, end))
-    return _Cut(chunks, status_code=status, headers=headers, media_type=asset.media_type)
+    return await send_file(shelf, pieces, headers)
 
 
 @router.get(
@@ -125,9 +141,9 @@ async def get_content(
     response_class=Response,
     responses={200: {"content": {"application/json": {}}, "description": "The outline"}},
 )
-async def get_peaks(asset_id: AssetId, runtime: Part) -> Response:
+async def get_peaks(asset_id: AssetId, runtime: Part, caller: Reader) -> Response:
     """The outline for a player: audiowaveform's JSON, version 2. Drawn when it is first asked for."""
-    asset, _ = await _get(runtime, asset_id)
+    asset, _ = await _get(runtime, asset_id, Right.of(caller))
     if not asset.channels:
         raise NotFound("text has no outline")
     try:
@@ -141,106 +157,34 @@ async def get_peaks(asset_id: AssetId, runtime: Part) -> Response:
     )
 
 
-class _Cut(StreamingResponse):
-    """Ends without an end when its body fails: the caller sees that less came than was declared."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        try:
-            await super().__call__(scope, receive, send)
-        except AppError as exc:
-            log.warning("asset.cut", path=scope["path"], code=exc.code, reason=exc.message)
-
-
-async def _get(runtime: Runtime, asset_id: str, *, was_there: bool = False) -> tuple[Asset, datetime | None]:
-    """The asset and when it expires. Raises NotFound, and Gone where there was one."""
+async def _get(runtime: Runtime, asset_id: str, right: Right) -> tuple[Asset, Hold]:
+    """The asset and what its tenant has it for. Raises NotFound, and Gone to whoever may know of it."""
     async with runtime.line.database.reading() as tx:
         asset = await find_asset(tx, asset_id)
-        expires_at = await find_asset_expiry(tx, asset_id) if asset else None
-        was_there = was_there or (asset is None and await was_deleted(tx, asset_id))
-    if asset is None and not was_there:
+        hold = await find_hold(tx, asset_id, tenant=right.tenant) if asset else None
+        # A link that we signed is proof that this tenant had it once. A tombstone does not say whose the
+        # asset was: it is told of only while there are no keys.
+        was_there = right.by_link or (
+            right.in_open_house and asset is None and await was_deleted(tx, asset_id)
+        )
+    if asset is None or hold is None:
+        if was_there:
+            raise Gone("the asset has expired")
         raise NotFound(f"there is no asset {asset_id}")
-    if asset is None or (expires_at is not None and expires_at <= datetime.now(UTC)):
+    if hold.expires_at is not None and hold.expires_at <= datetime.now(UTC):
         raise Gone("the asset has expired")
-    return asset, expires_at
+    return asset, hold
 
 
-async def _read_proven(runtime: Runtime, asset: Asset) -> bytes:
-    """All of a small file. Raises Gone, ChecksumMismatch, StorageUnavailable."""
-    chunks = runtime.bench.storage.read(asset.storage_key, end=PROVEN_BYTES)
-    try:
-        content = b"".join([chunk async for chunk in chunks])
-    except NotFound as exc:
-        raise Gone("the asset's bytes are gone from the store") from exc
-    measured = hashlib.sha256(content).hexdigest()
-    if measured != asset.sha256:
-        raise _mismatch(asset)
-    return content
-
-
-async def _read_proving(runtime: Runtime, asset: Asset, start: int, end: int) -> AsyncIterator[bytes]:
-    """The bytes in chunks, each held back until the next is there; of a whole, the last until it is proven.
-
-    Raises as `_read_proven`, before the first chunk or after any.
-    """
-    digest, held, sent = hashlib.sha256(), b"", 0
-    whole = (start, end) == (0, asset.size_bytes)
-    try:
-        async for chunk in runtime.bench.storage.read(asset.storage_key, start=start, end=end):
-            if held:
-                yield held
-            if whole:
-                digest.update(chunk)
-            held, sent = chunk, sent + len(chunk)
-    except NotFound as exc:
-        raise Gone("the asset's bytes are gone from the store") from exc
-    measured = digest.hexdigest() if whole else asset.sha256
-    if sent != end - start or measured != asset.sha256:
-        raise _mismatch(asset)
-    yield held
-
-
-async def _begun(chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    """The same chunks with the first one read: what fails at once can still be answered with a problem."""
-    first = await anext(chunks, b"")
-
-    async def rest() -> AsyncIterator[bytes]:
-        yield first
-        async for chunk in chunks:
-            yield chunk
-
-    return rest()
-
-
-def _mismatch(asset: Asset) -> ChecksumMismatch:
-    log.error("asset.damaged", asset_id=asset.id, key=asset.storage_key)
-    return ChecksumMismatch("the store has other bytes than those that were stored")
-
-
-def _headers(asset: Asset) -> dict[str, str]:
+def _headers(asset: Asset, hold: Hold, validators: Validators, *, download: bool) -> dict[str, str]:
     suffix = asset.storage_key.rpartition(".")[2]
+    # Made of our own words alone, so it needs no second form for other alphabets (RFC 6266).
+    name = f"{hold.kind or 'upload'}-{asset.id}.{suffix}"
     return {
-        "ETag": f'"{asset.sha256}"',
+        "ETag": validators.etag,
+        "Last-Modified": validators.last_modified,
         "Accept-Ranges": "bytes",
         "Cache-Control": "private, max-age=86400",
-        "Content-Disposition": f'inline; filename="{asset.id}.{suffix}"',
+        "Content-Disposition": f'{"attachment" if download else "inline"}; filename="{name}"',
         "X-Content-Type-Options": "nosniff",
     }
-
-
-def _parse_range(value: str, size: int) -> tuple[int, int] | None:
-    """One range as [start, end); None when it is to be ignored, (0, 0) when it cannot be satisfied.
-
-    Several ranges, and units other than bytes, are answered with the whole file, as RFC 9110 §14.2 allows.
-    """
-    found = _RANGE.fullmatch(value.strip())
-    if found is None or found.groups() == ("", ""):
-        return None
-    first, last = found.groups()
-    if not first:
-        length = min(int(last), size)
-        return (size - length, size) if length else (0, 0)
-    start = int(first)
-    end = min(int(last) + 1, size) if last else size
-    if last and int(last) < start:
-        return None
-    return (start, end) if start < size else (0, 0)
