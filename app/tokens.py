@@ -1,6 +1,6 @@
-"""What is signed with the installation's own secret: callback URLs for providers, links to stored assets.
+"""What is signed with the installation's own secret: callback URLs, links to stored assets, cursors of lists.
 
-Both are HMAC-SHA-256 over a labelled text, so neither can stand in for the other, and both are checked in
+Each is an HMAC-SHA-256 over a labelled text, so none can stand in for another, and each is checked in
 constant time without reading a row: by any process, also for news that arrives before or long after the
 attempt's row changed.
 """
@@ -8,7 +8,9 @@ attempt's row changed.
 from __future__ import annotations
 
 import hmac
+import json
 import time
+from collections.abc import Sequence
 from hashlib import sha256
 
 from app.errors import Forbidden, StartupError
@@ -72,6 +74,21 @@ class Links:
 
     def _signature(self, asset_id: str, expires: int) -> str:
         return _sign(self._secret, f"asset:{asset_id}:{expires}")
+
+
+class Cursors:
+    """Proves that a cursor was made here, for one list: whose it is, what it shows, how it is narrowed."""
+
+    def __init__(self, *, secret: str) -> None:
+        self._secret = secret.encode()
+
+    def mark(self, last: str, binding: Sequence[object]) -> bytes:
+        """128 bits over the place where a page ended and the list that it is a page of."""
+        text = json.dumps([last, *binding], default=str, separators=(",", ":"))
+        return bytes.fromhex(_sign(self._secret, f"cursor:{text}"))[:16]
+
+    def is_ours(self, last: str, binding: Sequence[object], mark: bytes) -> bool:
+        return hmac.compare_digest(self.mark(last, binding), mark)
 
 
 def _sign(secret: bytes, text: str) -> str:

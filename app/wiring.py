@@ -39,7 +39,7 @@ from app.replay import Replay
 from app.routing.router import Router
 from app.settings import Settings
 from app.storage import BucketLimits, Storage
-from app.tokens import Callbacks, Links
+from app.tokens import Callbacks, Cursors, Links
 from app.watch.clocks import Clock, LineClock
 from app.watch.figures import Figures
 from app.watch.looks import make_dependencies
@@ -71,6 +71,7 @@ class Runtime:
     providers: Mapping[str, Provider]
     callbacks: Callbacks
     links: Links
+    cursors: Cursors
     bench: Bench
     outlines: Outlines
     disks: Disks
@@ -136,7 +137,7 @@ async def open_runtime(
         local = frozenset({"cog"}) if embedded_worker else frozenset()
         callbacks = Callbacks(secret=secret, public_url=settings.public_url, local=local)
         links = Links(secret=secret, life_s=settings.asset_url_s)
-        runtime = _join(line, routes, bench, callbacks=callbacks, links=links, process_id=process_id)
+        runtime = _join(line, routes, bench, callbacks=callbacks, links=links, cursors=Cursors(secret=secret))
         if settings.is_shared and not any(route.is_asked for route in routes.values()):
             # Its items would be taken from those that can begin something.
             stations = [station for station in stations if station is not Station.DISPATCH]
@@ -154,7 +155,7 @@ def _join(
     *,
     callbacks: Callbacks,
     links: Links,
-    process_id: str,
+    cursors: Cursors,
 ) -> Runtime:
     """The stations, each with what it works with."""
     providers = {name: route.provider for name, route in routes.items()}
@@ -173,11 +174,12 @@ def _join(
     }
     return Runtime(
         settings=line.settings,
-        process_id=process_id,
+        process_id=line.process_id,
         line=line,
         providers=providers,
         callbacks=callbacks,
         links=links,
+        cursors=cursors,
         bench=bench,
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
@@ -194,7 +196,7 @@ def _join(
             stations=stations,
             recovery=recovery,
             housekeeper=housekeeper,
-            process_id=process_id,
+            process_id=line.process_id,
         ),
         figures=_make_figures(line, providers, bench, disks),
         books=Books(line.database),

@@ -1,14 +1,14 @@
 """What routes are handed: the runtime of their app, whoever calls, and cursors.
 
-A cursor is the last id of a page, packed so that nobody builds one by hand; a mangled one is a 400.
+A cursor is where a page ended, signed together with the list, the tenant and the filters that it belongs
+to: one that was mangled, or is used for another list, is a 400.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -17,9 +17,11 @@ from pydantic import AfterValidator, AwareDatetime
 
 from app.access.callers import OPEN_HOUSE, Caller, Scope
 from app.errors import Forbidden, RequestError
+from app.tokens import Cursors
 from app.wiring import Runtime
 
-_DIGITS = re.compile("[0-9a-f]{32}", re.ASCII)
+MARK_BYTES = 16
+"""Of the signature that a cursor begins with."""
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -63,24 +65,32 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 class BadCursor(RequestError):
-    """The cursor was not made here."""
+    """The cursor was not made here, or for another list, filter or tenant."""
 
     code = "invalid_cursor"
 
 
-def pack_cursor(last_id: str) -> str:
-    return base64.urlsafe_b64encode(last_id.encode()).decode().rstrip("=")
+def pack_cursor(last: str, cursors: Cursors, *, binding: Sequence[object]) -> str:
+    """Where a page ended (`last`, usually an id), for whoever asks for the next page of the same list.
+
+    `binding` says which list that is: its name, the tenant, and every filter as it was given.
+    """
+    packed = cursors.mark(last, binding) + last.encode("utf-8", "surrogatepass")
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
 
 
-def unpack_cursor(cursor: str | None, prefix: str) -> str | None:
-    """The id in a cursor. Raises BadCursor."""
+def unpack_cursor(cursor: str | None, cursors: Cursors, *, binding: Sequence[object]) -> str | None:
+    """The place in a cursor that was packed with an equal binding. Raises BadCursor."""
     if cursor is None:
         return None
     try:
-        last_id = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
+        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+        last = packed[MARK_BYTES:].decode("utf-8", "surrogatepass")
     except (ValueError, binascii.Error) as exc:
-        raise BadCursor("cursor: not a cursor of this service") from exc
-    digits = last_id.removeprefix(f"{prefix}_")
-    if digits == last_id or not _DIGITS.fullmatch(digits):
-        raise BadCursor("cursor: not a cursor of this list")
-    return last_id
+        raise BadCursor(_NOT_OURS) from exc
+    if not cursors.is_ours(last, binding, packed[:MARK_BYTES]):
+        raise BadCursor(_NOT_OURS)
+    return last
+
+
+_NOT_OURS = "cursor: not a cursor of this list with these filters; begin again without one"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from datetime import UTC, datetime, timedelta
 from typing import Annotated
 
@@ -12,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from app.costs.books import check_group
 from app.costs.prices import to_usd
-from app.web.parts import BadCursor, Moment, Part, Responses
+from app.web.parts import Moment, Part, Reader, Responses, pack_cursor, unpack_cursor
 from app.web.schemas import Problem
 from db.costs import Sums
 
@@ -63,6 +61,7 @@ class CostReport(BaseModel):
 @router.get("/costs", responses=REFUSED)
 async def report_costs(
     runtime: Part,
+    caller: Reader,
     group_by: Annotated[
         str, Query(max_length=80, description="`provider`, `kind`, `model`, `day`, `job` or `metadata.NAME`")
     ] = "provider",
@@ -77,9 +76,10 @@ async def report_costs(
     group without a name.
     """
     check_group(group_by)
+    binding = ("costs", caller.tenant, group_by, since, until)
+    after = unpack_cursor(cursor, runtime.cursors, binding=binding)
     until = until or runtime.line.clock.now()
     since = since or max(until, EARLIEST + USUAL_SPAN) - USUAL_SPAN
-    after = _unpack(cursor, group_by)
     report = await runtime.books.report(group_by, since=since, until=until, after=after, limit=limit)
     return CostReport(
         group_by=group_by,
@@ -87,7 +87,9 @@ async def report_costs(
         until=until,
         items=[CostGroupOut(key=key or None, **_shown(sums)) for key, sums in report.groups],
         total=SumsOut.of(report.total),
-        next_cursor=None if report.after is None else _pack(report.after, group_by),
+        next_cursor=None
+        if report.after is None
+        else pack_cursor(report.after, runtime.cursors, binding=binding),
     )
 
 
@@ -102,21 +104,3 @@ def _shown(sums: Sums) -> dict[str, float | int]:
         "estimated": sums.estimated,
         "unpriced": sums.unpriced,
     }
-
-
-def _pack(after: str, group_by: str) -> str:
-    return base64.urlsafe_b64encode(f"{group_by}={after}".encode()).decode().rstrip("=")
-
-
-def _unpack(cursor: str | None, group_by: str) -> str | None:
-    """The name to go on after. Raises BadCursor, also for another grouping's."""
-    if cursor is None:
-        return None
-    try:
-        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode()
-    except (ValueError, binascii.Error) as exc:
-        raise BadCursor("cursor: not a cursor of this service") from exc
-    grouping, mark, after = text.partition("=")
-    if grouping != group_by or not mark or "\0" in after:
-        raise BadCursor("cursor: not a cursor of this list")
-    return after

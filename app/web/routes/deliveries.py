@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query
 
-from app.web.parts import Part, Responses, pack_cursor, unpack_cursor
+from app.web.parts import Part, Reader, Responses, pack_cursor, unpack_cursor
 from app.web.schemas import (
     DeliveryDetail,
     DeliveryOut,
@@ -33,19 +33,22 @@ NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such
 @router.get("/deliveries")
 async def list_deliveries(
     runtime: Part,
+    caller: Reader,
     job_id: Annotated[str | None, Query(max_length=64)] = None,
     outcome: Outcome | None = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> DeliveryPage:
     """Every piece of outside news, newest first, and what became of it."""
+    binding = ("deliveries", caller.tenant, job_id, outcome)
     found = await runtime.replay.list_deliveries(
         job_id=job_id,
         outcome=DeliveryOutcome(outcome) if outcome else None,
-        before_id=unpack_cursor(cursor, "dlv"),
+        before_id=unpack_cursor(cursor, runtime.cursors, binding=binding),
         limit=limit + 1,
     )
-    more = pack_cursor(found[limit - 1].id) if len(found) > limit else None
+    last = found[limit - 1].id if len(found) > limit else None
+    more = pack_cursor(last, runtime.cursors, binding=binding) if last else None
     return DeliveryPage(items=[DeliveryOut.of(each) for each in found[:limit]], next_cursor=more)
 
 

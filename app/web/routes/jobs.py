@@ -12,7 +12,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from app.errors import InvalidInput, RequestError
 from app.jobs import JobRequest
 from app.notify import job_topic
-from app.web.parts import Moment, Part, Responses, pack_cursor, unpack_cursor
+from app.web.parts import Moment, Part, Reader, Responses, pack_cursor, unpack_cursor
 from app.web.schemas import (
     EventOut,
     EventPage,
@@ -90,6 +90,7 @@ async def submit_job(
 @router.get("")
 async def list_jobs(
     runtime: Part,
+    caller: Reader,
     state: StateName | None = None,
     kind: KindName | None = None,
     since: Moment | None = None,
@@ -103,16 +104,17 @@ async def list_jobs(
     A page with `q` looks through at most 10,000 jobs: it may hold fewer than `limit`, even none, while
     `next_cursor` says that there is more to look through.
     """
+    binding = ("jobs", caller.tenant, state, kind, since, until, q)
     wanted = JobFilter(
         state=JobState(state) if state else None,
         kind=kind,
         since=since,
         until=until,
         text=q,
-        before_id=unpack_cursor(cursor, "job"),
+        before_id=unpack_cursor(cursor, runtime.cursors, binding=binding),
     )
     views, before_id = await runtime.jobs.list_jobs(wanted, limit=limit)
-    more = pack_cursor(before_id) if before_id else None
+    more = pack_cursor(before_id, runtime.cursors, binding=binding) if before_id else None
     return JobPage(items=[JobOut.of(view, runtime.links) for view in views], next_cursor=more)
 
 
