@@ -32,7 +32,7 @@ from db import attempts as attempt_rows
 from db import events as event_rows
 from db import jobs as job_rows
 from db.ids import make_id
-from db.jobs import JobFilter
+from db.search.pages import JobFilter, Place, list_jobs
 from db.session import Transaction
 from db.states import JobState
 from db.tables import Event, Job
@@ -141,11 +141,11 @@ class Jobs:
         self._closing = True
         self._line.notifier.publish_all()
 
-    async def list_jobs(self, wanted: JobFilter, *, limit: int) -> tuple[list[JobView], str | None]:
-        """Newest first, and the `before_id` of the next page; None when there is none."""
+    async def list_jobs(self, wanted: JobFilter, *, limit: int) -> tuple[list[JobView], Place | None]:
+        """Newest first, and the `before` of the next page; None when there is none."""
         async with self._line.database.reading() as tx:
-            jobs, before_id = await job_rows.list_jobs(tx, wanted, limit=limit)
-            return await self._views.of(tx, jobs), before_id
+            jobs, place = await list_jobs(tx, wanted, limit=limit)
+            return await self._views.of(tx, jobs), place
 
     async def list_events(self, job_id: str, *, after_seq: int = 0, limit: int = 1000) -> list[Event]:
         """The job's events after `after_seq`. Raises NotFound."""

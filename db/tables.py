@@ -40,6 +40,9 @@ REAL = Float().with_variant(mysql.DOUBLE(asdecimal=False), *_MYSQL)
 LONG_TEXT = Text().with_variant(mysql.MEDIUMTEXT(), *_MYSQL)
 KEY_BYTES = LargeBinary(length=16).with_variant(mysql.BINARY(16), *_MYSQL)
 BODY_BYTES = LargeBinary(length=2**31 - 1).with_variant(mysql.LONGBLOB(), *_MYSQL)
+EXACT_TEXT = Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
+EXACT_WORD = String(40).with_variant(mysql.VARCHAR(40, charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
+"""Compared by their characters: elsewhere MySQL takes letters with and without accents for the same."""
 SECRET_TEXT = String().with_variant(String(128), *_MYSQL)
 
 
@@ -91,13 +94,16 @@ class Job(Table, table=True):
         Index("ix_jobs_turn", "state", "tenant", "turn_at", "run_after", **_partial("waiting_for IS NULL")),
         Index("ix_jobs_waiting", "waiting_for", "tenant", "turn_at", **_partial("waiting_for IS NOT NULL")),
         Index("ix_jobs_started", "tenant", "started_at"),
-        # Lists, newest first, by whatever narrows them: with any of these left out, a page of a rare kind
-        # or state would be looked for among all jobs.
-        Index("ix_jobs_created_at", "created_at"),
-        Index("ix_jobs_state_created_at", "state", "created_at"),
-        Index("ix_jobs_kind_created_at", "kind", "created_at"),
+        # A tenant's lists, newest first, by whatever narrows them: with any of these left out, a page of a
+        # rare kind or state would be looked for among all jobs. To the id, so that a place is found in them.
+        Index("ix_jobs_listed", "tenant", "created_at", "id"),
+        Index("ix_jobs_listed_state", "tenant", "state", "created_at", "id"),
+        Index("ix_jobs_listed_kind", "tenant", "kind", "created_at", "id"),
+        Index("ix_jobs_listed_kind_state", "tenant", "kind", "state", "created_at", "id"),
+        # How long a kind usually takes, of all tenants.
         Index("ix_jobs_kind_state_created_at", "kind", "state", "created_at"),
         Index("ix_jobs_expiry", "expires_at", "finished_at"),
+        Index("ix_jobs_unsaid", "id", **_partial("said IS NULL")),
     )
 
     id: str = Field(primary_key=True, max_length=64)
@@ -139,6 +145,69 @@ class Job(Table, table=True):
     """From then on it may be deleted with all that hangs on it; None: never, or it has not ended."""
     reserved_micros: int | None = Field(default=None, sa_type=BigInteger)
     """What its tenant's budget is held for while it lives, in micro-dollars."""
+    said: str | None = Field(default=None, sa_type=EXACT_TEXT)
+    """The words of its prompt or text, as `db.search.words` spells them; None: not read for words yet."""
+    retention_s: float | None = Field(default=None, sa_type=REAL)
+    """How long after its end it expires; None: as long as the installation keeps jobs."""
+    rerun_of: str | None = Field(default=None, max_length=64)
+    """The job of which it is another end, from one of its steps on."""
+    result_of: str | None = Field(default=None, max_length=64)
+    """The job whose stored prediction it is made of; None: its own."""
+    expunged_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When all that it said and made was deleted; the row stays for its state and cost."""
+
+
+class JobWord(Table, table=True):
+    """A word of a job's prompt or text. Its key is the index: a word's jobs stand in it by age."""
+
+    __tablename__ = "job_words"
+    # On SQLite the key is the table itself: one tree is written, not two.
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    tenant: str = Field(primary_key=True, max_length=64)
+    word: str = Field(primary_key=True, sa_type=EXACT_WORD)
+    created_at: datetime = Field(primary_key=True, sa_type=UtcDateTime)
+    """The job's."""
+    job_id: str = Field(primary_key=True, max_length=64)
+    """No foreign key: it would need an index of its own. A word without its job is found by nobody."""
+
+
+class BulkAct(Table, table=True):
+    """Something done to many jobs, one after the other, by whichever process has the lease."""
+
+    __tablename__ = "bulk_acts"
+    __table_args__ = (
+        Index("ix_bulk_acts_due", "finished_at", "lease_until"),
+        Index("ix_bulk_acts_listed", "tenant", "created_at", "id"),
+    )
+
+    id: str = Field(primary_key=True, max_length=64)
+    tenant: str = Field(max_length=64)
+    action: str = Field(max_length=16)
+    state: str = Field(max_length=16)
+    query: str | None = Field(default=None, sa_type=LONG_TEXT)
+    """The search as it was given; ages in it count from `created_at`."""
+    job_ids: list[str] | None = Field(default=None, sa_type=JSON)
+    """Or the jobs by name."""
+    total: int = 0
+    """How many jobs it is about, counted before it began."""
+    is_exact: bool = True
+    """Whether `total` is all of them: no more are counted than a limit."""
+    done: int = 0
+    """Jobs it has come to: the sum of the three below."""
+    changed: int = 0
+    skipped: int = 0
+    """Past what was asked, when it came to them: ended, or gone."""
+    failed: int = 0
+    place: str | None = Field(default=None, max_length=128)
+    """The last job it has come to; it goes on after that."""
+    last_error: str | None = Field(default=None, max_length=500)
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    abort_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When somebody asked it to stop."""
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    lease: str | None = Field(default=None, max_length=64)
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
 
 
 class Attempt(Table, table=True):

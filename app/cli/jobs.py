@@ -36,16 +36,23 @@ JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
 
 @jobs.command("list")
 def list_jobs(
+    query: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="QUERY", help="Such as: state:failed since:2h prompt:rain. After -- for -word."
+        ),
+    ] = None,
     state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
     kind: KindOption = None,
     since: Since = None,
     until: Until = None,
-    q: Annotated[str | None, typer.Option("--q", help="Words of the prompt or text.")] = None,
+    q: Annotated[str | None, typer.Option("--q", help="The same as QUERY.")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
     as_json: AsJson = False,
 ) -> None:
     """Jobs, newest first."""
+    q = " ".join([*(query or []), *([q] if q else [])]) or None
     wanted = {
         "state": state, "kind": kind, "since": moment("--since", since), "until": moment("--until", until),
         "q": q, "limit": limit, "cursor": cursor,

@@ -22,6 +22,7 @@ from db.events import insert_first_events
 from db.group_commit import GroupCommit, GroupCommitFull
 from db.jobs import find_jobs, insert_jobs
 from db.keys import find_idempotency_key, insert_idempotency_key
+from db.search.index import insert_words, read_words
 from db.session import Transaction
 from db.tables import IdempotencyKey, Job
 from db.uploads import insert_inputs
@@ -119,7 +120,9 @@ class Intake:
         return _same(await insert_idempotency_key(tx, key), asked)
 
     async def _insert(self, tx: Transaction, jobs: Sequence[Job], files: dict[str, dict[str, str]]) -> None:
+        read_words(jobs)
         await insert_jobs(tx, jobs)
+        await insert_words(tx, jobs)
         for job in jobs:
             if job.id in files:
                 await insert_inputs(tx, job.id, files[job.id])

@@ -18,7 +18,15 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
-from app.errors import AppError, BudgetExceeded, InvalidInput, PermanentError, RequestError, TransientError
+from app.errors import (
+    AppError,
+    BudgetExceeded,
+    InvalidInput,
+    InvalidQuery,
+    PermanentError,
+    RequestError,
+    TransientError,
+)
 from db.session import CommitUnknown, DatabaseUnavailable
 
 log = structlog.get_logger()
@@ -119,6 +127,9 @@ def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONR
             )
         case InvalidInput():
             return problem(request, status=exc.status, code=exc.code, detail=exc.message, field=exc.field)
+        case InvalidQuery():
+            facts: dict[str, Any] = {"field": "q", "column": exc.column, "expected": exc.expected}
+            return problem(request, status=exc.status, code=exc.code, detail=exc.message, **facts)
         case BudgetExceeded():
             return problem(
                 request,

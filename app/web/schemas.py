@@ -315,6 +315,8 @@ class Problem(BaseModel):
     detail: str
     request_id: str
     field: str | None = None
+    column: int | None = Field(None, description="With `invalid_query`: where in `q`, from 1")
+    expected: str | None = Field(None, description="With `invalid_query`: what would do there")
     retry_after_s: int | None = None
     budget: BudgetOut | None = Field(None, description="With `budget_exceeded`")
 
