@@ -180,10 +180,11 @@ class Jobs:
             raise Conflict(f"the job has ended as {view.job.state}")
         return view
 
-    async def retry(self, job_id: str) -> JobView:
+    async def retry(self, job_id: str, *, idempotency_key: str | None = None) -> JobView:
         """Ask again for what a failed or canceled job asked: a new job that names the old one.
 
-        Raises NotFound, Conflict while the job is alive or when it succeeded, and as `submit`.
+        With a key, the same new job however often it is asked. Raises NotFound, Conflict while the job is
+        alive or when it succeeded, and as `submit`.
         """
         old = (await self.get(job_id)).job
         if old.state not in (JobState.FAILED, JobState.CANCELED):
@@ -206,7 +207,9 @@ class Jobs:
                 "seq": event_rows.FIRST_SEQ,
             }
         )
-        await self._intake.accept(Asked(job))
+        made = await self._intake.accept(Asked(job, idempotency_key, old.id))
+        if made != job.id:
+            return await self.get(made)
         self._note_accepted(job)
         return JobView(job, [], {})
 

@@ -16,6 +16,8 @@ from pathlib import Path
 import structlog
 
 from app.audio import Audio, default_binary
+from app.bulk.acts import BulkActs
+from app.bulk.runner import BulkRunner
 from app.costs.books import Books
 from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
@@ -76,6 +78,8 @@ class Runtime:
     outlines: Outlines
     disks: Disks
     jobs: Jobs
+    bulk: BulkActs
+    bulk_runner: BulkRunner
     uploads: Uploads
     inbox: Inbox
     dispatcher: Dispatcher
@@ -164,6 +168,8 @@ def _join(
     finisher = Finisher(line=line, providers=providers, bench=bench)
     recovery = Recovery(line=line, providers=providers, inbox=inbox)
     disks = Disks(disks_of(line.settings), floor_bytes=line.settings.min_free_bytes)
+    jobs = Jobs(line=line, providers={name: route.slots for name, route in routes.items()}, disks=disks)
+    bulk_runner = BulkRunner(line=line, jobs=jobs)
     housekeeper = Housekeeper(
         settings=line.settings, database=line.database, storage=bench.storage, reach=line.reach
     )
@@ -183,7 +189,9 @@ def _join(
         bench=bench,
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
-        jobs=Jobs(line=line, providers={name: route.slots for name, route in routes.items()}, disks=disks),
+        jobs=jobs,
+        bulk=BulkActs(line=line),
+        bulk_runner=bulk_runner,
         uploads=_make_uploads(line, bench, disks),
         inbox=inbox,
         dispatcher=dispatcher,
@@ -196,6 +204,7 @@ def _join(
             stations=stations,
             recovery=recovery,
             housekeeper=housekeeper,
+            bulk=bulk_runner,
             process_id=line.process_id,
         ),
         figures=_make_figures(line, providers, bench, disks),

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import structlog
 
+from app.bulk.acts import BULK
+from app.bulk.runner import BulkRunner
 from app.errors import StorageUnavailable
 from app.housekeeping import Housekeeper
 from app.line import Line
@@ -73,6 +75,7 @@ class Worker:
         stations: Mapping[Station, StationRoom],
         recovery: Recovery,
         housekeeper: Housekeeper,
+        bulk: BulkRunner,
         process_id: str,
     ) -> None:
         self._line = line
@@ -80,6 +83,7 @@ class Worker:
         self._stations = stations
         self._recovery = recovery
         self._housekeeper = housekeeper
+        self._bulk = bulk
         self._stopping = asyncio.Event()
         self._forget_at = self._line.clock.now()
         self._heard_at: datetime | None = None
@@ -114,6 +118,7 @@ class Worker:
             tasks.create_task(
                 self._repeat(self._recovery.check, self._line.settings.recovery_interval_s, RECOVERY)
             )
+            tasks.create_task(self._repeat(self._bulk.check, self._line.settings.sweep_interval_s, BULK))
             tasks.create_task(
                 self._repeat(self._housekeeper.keep, self._line.settings.housekeeping_interval_s)
             )
@@ -196,6 +201,7 @@ class Worker:
     def stop(self) -> None:
         """Take no more work; `run` returns when the steps begun have ended."""
         self._stopping.set()
+        self._bulk.stop()
         self._line.engine.stop()
 
     async def hand_back(self) -> None:

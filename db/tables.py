@@ -186,28 +186,33 @@ class BulkAct(Table, table=True):
     action: str = Field(max_length=16)
     state: str = Field(max_length=16)
     query: str | None = Field(default=None, sa_type=LONG_TEXT)
-    """The search as it was given; ages in it count from `created_at`."""
-    job_ids: list[str] | None = Field(default=None, sa_type=JSON)
-    """Or the jobs by name."""
+    """The search as it was given; None where the jobs were named."""
     total: int = 0
-    """How many jobs it is about, counted before it began."""
-    is_exact: bool = True
-    """Whether `total` is all of them: no more are counted than a limit."""
-    done: int = 0
-    """Jobs it has come to: the sum of the three below."""
+    """How many jobs it is about: its items."""
+    is_whole: bool = True
+    """Whether these are all that the search finds: there is a limit."""
     changed: int = 0
     skipped: int = 0
-    """Past what was asked, when it came to them: ended, or gone."""
     failed: int = 0
-    place: str | None = Field(default=None, max_length=128)
-    """The last job it has come to; it goes on after that."""
-    last_error: str | None = Field(default=None, max_length=500)
     created_at: datetime = Field(sa_type=UtcDateTime)
     abort_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     """When somebody asked it to stop."""
     finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
     lease: str | None = Field(default=None, max_length=64)
     lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class BulkItem(Table, table=True):
+    """One job of a bulk act, chosen when that was asked for, and what became of it."""
+
+    __tablename__ = "bulk_items"
+
+    act_id: str = Field(primary_key=True, foreign_key="bulk_acts.id", ondelete="CASCADE", max_length=64)
+    number: int = Field(primary_key=True)
+    job_id: str = Field(max_length=64)
+    outcome: str | None = Field(default=None, max_length=16)
+    detail: str | None = Field(default=None, max_length=200)
+    """Why it was skipped or failed; for a retry, the new job."""
 
 
 class Attempt(Table, table=True):

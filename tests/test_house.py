@@ -20,7 +20,7 @@ MOST_MODULES_IN_DB = 17
 """One a table with its verbs, and what they stand on."""
 MOST_MODULES_IN_ROUTES = 12
 """One a family."""
-MOST_MODULES_IN_CLI = 13
+MOST_MODULES_IN_CLI = 14
 """One a family of commands, and what they share."""
 MOST_MODULES = {
     ROOT / "app" / "cli": MOST_MODULES_IN_CLI,

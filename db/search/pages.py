@@ -28,6 +28,8 @@ from db.tables import Job, JobWord
 
 LOOKED_THROUGH = 10_000
 """Rows that one page looks at: tens of milliseconds (`docs/reference/performance.md`)."""
+MOST_SHARES = 10
+"""So many pages' rows are looked through for the ids of a bulk act."""
 MOST_SOURCES = 6
 """Indexes that are weighed for one page; each costs a walk over its share."""
 _JOBS = Job.__table__  # type: ignore[attr-defined]
@@ -77,6 +79,26 @@ async def list_jobs(tx: Transaction, wanted: JobFilter, *, limit: int) -> tuple[
         last = jobs[limit - 1]
         return jobs[:limit], Place(last.created_at, last.id)
     return jobs, end
+
+
+async def list_ids(tx: Transaction, wanted: JobFilter, *, most: int) -> tuple[list[str], bool]:
+    """The ids of up to `most` of the jobs, newest first, and whether these are all there are.
+
+    Looks through `MOST_SHARES` shares of rows and no further: what is older than those is not found.
+    """
+    found: list[str] = []
+    for _ in range(MOST_SHARES):
+        narrowed, rest = _parted(wanted)
+        source, end = await _best_source(tx, narrowed, rest)
+        statement = source.rows(narrowed, end).where(*(clause(part) for part in rest))
+        ids = statement.with_only_columns(_JOBS.c.id).limit(most - len(found) + 1)
+        found += (await tx.execute(ids)).scalars()
+        if len(found) > most:
+            return found[:most], False
+        if end is None:
+            return found, True
+        wanted = replace(wanted, before=end)
+    return found, False
 
 
 def _parted(wanted: JobFilter) -> tuple[JobFilter, list[Node]]:

@@ -64,15 +64,11 @@ def upgrade() -> None:
         sa.Column("action", sa.String(length=16), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("query", LONG_TEXT, nullable=True),
-        sa.Column("job_ids", sa.JSON(), nullable=True),
         sa.Column("total", sa.Integer(), nullable=False),
-        sa.Column("is_exact", sa.Boolean(), nullable=False),
-        sa.Column("done", sa.Integer(), nullable=False),
+        sa.Column("is_whole", sa.Boolean(), nullable=False),
         sa.Column("changed", sa.Integer(), nullable=False),
         sa.Column("skipped", sa.Integer(), nullable=False),
         sa.Column("failed", sa.Integer(), nullable=False),
-        sa.Column("place", sa.String(length=128), nullable=True),
-        sa.Column("last_error", sa.String(length=500), nullable=True),
         sa.Column("created_at", UtcDateTime(), nullable=False),
         sa.Column("abort_at", UtcDateTime(), nullable=True),
         sa.Column("finished_at", UtcDateTime(), nullable=True),
@@ -82,9 +78,22 @@ def upgrade() -> None:
     )
     op.create_index("ix_bulk_acts_due", "bulk_acts", ["finished_at", "lease_until"])
     op.create_index("ix_bulk_acts_listed", "bulk_acts", ["tenant", "created_at", "id"])
+    op.create_table(
+        "bulk_items",
+        sa.Column("act_id", sa.String(length=64), nullable=False),
+        sa.Column("number", sa.Integer(), nullable=False),
+        sa.Column("job_id", sa.String(length=64), nullable=False),
+        sa.Column("outcome", sa.String(length=16), nullable=True),
+        sa.Column("detail", sa.String(length=200), nullable=True),
+        sa.ForeignKeyConstraint(
+            ["act_id"], ["bulk_acts.id"], name=op.f("fk_bulk_items_act_id_bulk_acts"), ondelete="CASCADE"
+        ),
+        sa.PrimaryKeyConstraint("act_id", "number", name=op.f("pk_bulk_items")),
+    )
 
 
 def downgrade() -> None:
+    op.drop_table("bulk_items")
     op.drop_table("bulk_acts")
     op.drop_table("job_words")
     op.drop_index("ix_jobs_unsaid", "jobs")
