@@ -20,7 +20,7 @@ import structlog
 from pydantic import ValidationError
 
 from app.crash_points import CrashPoint
-from app.errors import Conflict, InvalidInput, NotFound, Overloaded
+from app.errors import Conflict, Gone, InvalidInput, NotFound, Overloaded
 from app.intake import Asked, Intake
 from app.intake.forecast import Forecast, Forecaster
 from app.kinds import get_kind
@@ -51,6 +51,7 @@ class JobRequest:
     deadline_s: float | None = None
     priority: int = 0
     tenant: str = "default"
+    retention_s: float | None = None
 
 
 class Jobs:
@@ -94,6 +95,7 @@ class Jobs:
             caller_metadata=request.metadata,
             provider=request.provider,
             priority=request.priority,
+            retention_s=request.retention_s,
             turn_at=job_rows.turn_of(now, request.priority),
             created_at=now,
             deadline_at=now + timedelta(seconds=request.deadline_s or self._line.settings.job_deadline_s),
@@ -187,8 +189,16 @@ class Jobs:
         alive or when it succeeded, and as `submit`.
         """
         old = (await self.get(job_id)).job
+        if old.expunged_at is not None:
+            raise Gone("what it asked for was expunged")
         if old.state not in (JobState.FAILED, JobState.CANCELED):
             raise Conflict(f"only a failed or canceled job can be retried; this one is {old.state}")
+        return await self.submit_again(old, {"retry_of": old.id}, idempotency_key=idempotency_key)
+
+    async def submit_again(
+        self, old: Job, values: Mapping[str, Any], *, idempotency_key: str | None = None
+    ) -> JobView:
+        """A new job like an old one but for these values, all of its life before it. Raises as `submit`."""
         await self._refuse_without_room()
         now = self._line.clock.now()
         span = old.deadline_at - old.created_at
@@ -196,7 +206,6 @@ class Jobs:
             update={
                 "id": make_id("job"),
                 "state": JobState.QUEUED,
-                "retry_of": old.id,
                 "created_at": now,
                 "turn_at": job_rows.turn_of(now, old.priority),
                 "run_after": now,
@@ -205,6 +214,7 @@ class Jobs:
                 "progress": 0.0,
                 "crashes": 0,
                 "seq": event_rows.FIRST_SEQ,
+                **values,
             }
         )
         made = await self._intake.accept(Asked(job, idempotency_key, old.id))
@@ -218,7 +228,7 @@ class Jobs:
         await self._intake.aclose()
 
     def _check(self, request: JobRequest) -> dict[str, Any]:
-        kind = get_kind(request.kind)
+        get_kind(request.kind)
         if request.provider != "auto" and request.provider not in self._providers:
             known = ", ".join(["auto", *self._providers])
             raise InvalidInput(f"no such provider here; there are {known}", field="provider")
@@ -231,8 +241,13 @@ class Jobs:
             raise InvalidInput(_UNSTORABLE.format("metadata"), field="metadata")
         if len(json.dumps(request.metadata)) > 16_384:
             raise InvalidInput("metadata may take at most 16 kB as JSON", field="metadata")
+        return self.check_input(request.kind, request.input)
+
+    def check_input(self, kind_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """An input as its kind takes it. Raises InvalidInput naming the field."""
+        kind = get_kind(kind_name)
         try:
-            checked = kind.input_model.model_validate(request.input).model_dump(mode="json")
+            checked = kind.input_model.model_validate(given).model_dump(mode="json")
         except ValidationError as exc:
             first = exc.errors(include_input=False, include_url=False, include_context=False)[0]
             field = ".".join(["input", *(str(part) for part in first["loc"])])
@@ -268,6 +283,9 @@ _FORGOTTEN_ON_RETRY = (
     "error_code",
     "error_message",
     "expires_at",
+    "rerun_of",
+    "result_of",
+    "reserved_micros",
 )
 
 
@@ -300,6 +318,8 @@ def _fingerprint(request: JobRequest) -> str:
             request.provider,
             request.deadline_s,
             request.priority,
+            # Only where it is given: a key of a release that did not know it means the same request.
+            *([] if request.retention_s is None else [request.retention_s]),
         ],
         sort_keys=True,
         separators=(",", ":"),

@@ -17,7 +17,7 @@ from app import __version__
 from app.errors import Stopping
 from app.web.limits import RequestLimits
 from app.web.problems import add_problem_handlers, render_error
-from app.web.routes import assets, bulk, costs, deliveries, health, jobs, pages, uploads
+from app.web.routes import assets, bulk, costs, deliveries, ended, health, jobs, pages, uploads
 from app.web.webhooks import PREFIX, WebhookDoor
 from app.wiring import Runtime
 
@@ -87,7 +87,7 @@ def create_api(runtime: Runtime) -> FastAPI:
         redirect_slashes=False,
     )
     app.state.runtime = runtime
-    for module in (bulk, jobs, uploads, assets, deliveries, costs, health, pages):
+    for module in (bulk, jobs, ended, uploads, assets, deliveries, costs, health, pages):
         app.include_router(module.router)
     add_problem_handlers(app)
     app.add_middleware(RequestLimits, most_bytes=runtime.settings.max_content_length)

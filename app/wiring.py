@@ -21,6 +21,8 @@ from app.bulk.runner import BulkRunner
 from app.costs.books import Books
 from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
+from app.ended.expunge import Expunger
+from app.ended.rerun import Reruns
 from app.errors import StartupError
 from app.finish import Bench, Finisher
 from app.housekeeping import Housekeeper
@@ -78,6 +80,8 @@ class Runtime:
     outlines: Outlines
     disks: Disks
     jobs: Jobs
+    reruns: Reruns
+    expunger: Expunger
     bulk: BulkActs
     bulk_runner: BulkRunner
     uploads: Uploads
@@ -190,6 +194,8 @@ def _join(
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
         jobs=jobs,
+        reruns=Reruns(line=line, jobs=jobs, providers=providers),
+        expunger=Expunger(line=line, jobs=jobs, housekeeper=housekeeper),
         bulk=BulkActs(line=line),
         bulk_runner=bulk_runner,
         uploads=_make_uploads(line, bench, disks),

@@ -24,6 +24,7 @@ from db.jobs import find_jobs, insert_jobs
 from db.keys import find_idempotency_key, insert_idempotency_key
 from db.search.index import insert_words, read_words
 from db.session import Transaction
+from db.states import JobState
 from db.tables import IdempotencyKey, Job
 from db.uploads import insert_inputs
 
@@ -126,10 +127,17 @@ class Intake:
         for job in jobs:
             if job.id in files:
                 await insert_inputs(tx, job.id, files[job.id])
-        await insert_first_events(tx, jobs, "job.created", lambda job: {"status": "queued", "kind": job.kind})
-        self._line.engine.enqueue(tx, Station.DISPATCH, *(job.id for job in jobs))
+        await insert_first_events(
+            tx, jobs, "job.created", lambda job: {"status": job.state, "kind": job.kind}
+        )
+        for state, station in _FIRST_STATIONS.items():
+            self._line.engine.enqueue(tx, station, *(job.id for job in jobs if job.state == state))
         for job in jobs:
             self._line.hint_job(tx, job.id)
+
+
+_FIRST_STATIONS = {JobState.QUEUED: Station.DISPATCH, JobState.FINISHING: Station.FINISH}
+"""Where a new job goes first: to a provider, or, with another's result, straight to the finisher."""
 
 
 def _same(known: IdempotencyKey, asked: Asked) -> str:

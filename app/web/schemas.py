@@ -34,6 +34,12 @@ class NewJob(BaseModel):
     provider: str = Field("auto", max_length=32, description="`auto`, or the provider to keep to")
     deadline_s: float | None = Field(None, ge=1, le=86_400, description="When to give up on the whole job")
     priority: int = Field(0, ge=-100, le=100, description="Higher goes first")
+    retention_s: float | None = Field(
+        None,
+        ge=60,
+        le=315_360_000,
+        description="How long after its end it is kept with its files; by default as long as all are",
+    )
     dry_run: bool = Field(
         False, description="Answer 200 with where it would run, why and how soon; nothing is stored"
     )
@@ -139,6 +145,9 @@ class JobOut(BaseModel):
     cost: CostOut
     attempts: list[AttemptOut]
     retry_of: str | None
+    rerun_of: str | None = Field(description="The job of which it is another end")
+    retention_s: float | None = Field(description="As it was asked for")
+    expunged_at: datetime | None = Field(description="When all that it said and made was deleted")
 
     @classmethod
     def of(cls, view: JobView, links: Links) -> JobOut:

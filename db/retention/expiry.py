@@ -71,13 +71,13 @@ async def delete_expired_jobs(
     job_ids = [row.id for row in expired]
     if not job_ids:
         return 0, 0
-    asset_ids = await _assets_of(tx, job_ids)
+    asset_ids = await assets_of(tx, job_ids)
     await keep_past_costs(tx, job_ids)
     await _delete_rows(tx, job_ids)
     keyed = [row.id for row in expired if row.created_at >= keyed_since]
     if keyed:
         await tx.execute(delete(IdempotencyKey).where(col(IdempotencyKey.job_id).in_(keyed)))
-    return len(job_ids), await _delete_unused_assets(tx, asset_ids, now)
+    return len(job_ids), await delete_unused_assets(tx, asset_ids, now)
 
 
 async def delete_expired_uploads(tx: Transaction, *, now: datetime, limit: int) -> tuple[int, int]:
@@ -94,7 +94,7 @@ async def delete_expired_uploads(tx: Transaction, *, now: datetime, limit: int) 
         return 0, 0
     await tx.execute(delete(Upload).where(col(Upload.id).in_([row["id"] for row in uploads])))
     asset_ids = sorted({row["asset_id"] for row in uploads})
-    return len(uploads), await _delete_unused_assets(tx, asset_ids, now)
+    return len(uploads), await delete_unused_assets(tx, asset_ids, now)
 
 
 async def delete_stray_deliveries(tx: Transaction, *, before: datetime, limit: int) -> int:
@@ -114,7 +114,8 @@ async def delete_stray_deliveries(tx: Transaction, *, before: datetime, limit: i
     return len(ids)
 
 
-async def _assets_of(tx: Transaction, job_ids: Sequence[str]) -> list[str]:
+async def assets_of(tx: Transaction, job_ids: Sequence[str]) -> list[str]:
+    """The assets that these jobs have, read or made, in one order."""
     found: set[str] = set()
     for table in (Output, JobInput):
         had = select(col(table.asset_id)).where(col(table.job_id).in_(job_ids))
@@ -136,7 +137,8 @@ async def _delete_rows(tx: Transaction, job_ids: Sequence[str]) -> None:
     await tx.execute(delete(Job).where(col(Job.id).in_(job_ids)))
 
 
-async def _delete_unused_assets(tx: Transaction, asset_ids: Sequence[str], now: datetime) -> int:
+async def delete_unused_assets(tx: Transaction, asset_ids: Sequence[str], now: datetime) -> int:
+    """Delete those of these assets that no job or upload has any more, with their objects; how many."""
     # Locked before it is asked who has them: a finisher that is about to is waited for, or waits.
     statement = (
         select(Asset.__table__)  # type: ignore[attr-defined]

@@ -41,6 +41,7 @@ COMMITS: dict[str, CrashPoint | str] = {
     "runner._run": "gives back a lease that would run out",
     "runner._go_through": "the last word on an act of which nothing is left to do: said by the next process",
     "runner._note": "tests/flow/test_bulk.py dies before it and does nothing twice",
+    "expunge.expunge": P.OBJECTS_DOOMED,
     "housekeeping.index": "writes words that the next round finds missing",
     "moves.end_refused": P.ATTEMPT_REFUSED,
     "recovery._heard": P.PREDICTION_FOUND,

@@ -76,7 +76,15 @@ async def submit_job(
     if len(keys) > 1 or (idempotency_key is not None and not _KEY.fullmatch(idempotency_key)):
         raise _BadHeader("Idempotency-Key: one value of 1-255 visible ASCII characters")
     wait_s = _wait_of(prefer)
-    asked = JobRequest(new.kind, new.input, new.metadata, new.provider, new.deadline_s, new.priority)
+    asked = JobRequest(
+        new.kind,
+        new.input,
+        new.metadata,
+        new.provider,
+        new.deadline_s,
+        new.priority,
+        retention_s=new.retention_s,
+    )
     if new.dry_run:
         response.status_code = 200
         return ForecastOut.of(new.kind, await runtime.jobs.forecast(asked))
