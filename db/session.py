@@ -109,6 +109,11 @@ class Transaction:
         return inserted
 
     @property
+    def dialect(self) -> str:
+        """The kind of database, by SQLAlchemy's name for it."""
+        return self._connection.dialect.name
+
+    @property
     def has_clock(self) -> bool:
         """Whether the database has a clock of its own: a server's, that all who share it can go by."""
         return self._connection.dialect.name == "postgresql"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import ARRAY, JSON, String, bindparam, delete, select, text, update
 from sqlmodel import col
 
 from db.search.words import said_in
 from db.session import Transaction
-from db.tables import Job, JobWord
+from db.tables import Job, JobWord, UtcDateTime
 
 _WORDS = JobWord.__table__  # type: ignore[attr-defined]
 _JOBS = Job.__table__  # type: ignore[attr-defined]
@@ -23,10 +23,8 @@ def read_words(jobs: Sequence[Job]) -> None:
 
 
 async def insert_words(tx: Transaction, jobs: Sequence[Job]) -> None:
-    """Store the words of new jobs in one statement, in the order of the index."""
-    rows = [row for job in jobs for row in _rows(job.model_dump(include=_NAMED))]
-    if rows:
-        await tx.execute(_WORDS.insert(), sorted(rows, key=lambda row: (row["tenant"], row["word"])))
+    """Store the words of new jobs."""
+    await _insert(tx, [{name: getattr(job, name) for name in _NAMED} for job in jobs])
 
 
 async def write_missing_words(tx: Transaction, *, limit: int) -> int:
@@ -48,9 +46,7 @@ async def write_missing_words(tx: Transaction, *, limit: int) -> int:
         row["said"] = said_in(row["input"])
     noted = update(_JOBS).where(_JOBS.c.id == bindparam("job_id")).values(said=bindparam("words"))
     await tx.execute(noted, [{"job_id": row["id"], "words": row["said"]} for row in found])
-    rows = [each for row in found for each in _rows(row)]
-    if rows:
-        await tx.execute(_WORDS.insert(), rows)
+    await _insert(tx, found)
     return len(found)
 
 
@@ -77,7 +73,40 @@ async def forget_said(tx: Transaction, job_id: str) -> None:
     await tx.execute(update(Job).where(col(Job.id) == job_id).values(said=""))
 
 
-_NAMED = {"id", "tenant", "created_at", "said"}
+async def _insert(tx: Transaction, jobs: Sequence[dict[str, Any]]) -> None:
+    """One statement a job where the database can take a list apart: that is half the time of one a word."""
+    statement = _TAKEN_APART.get(tx.dialect)
+    if statement is None:
+        rows = [row for job in jobs for row in _rows(job)]
+        statement = _WORDS.insert()
+    else:
+        rows = [
+            {
+                "tenant": job["tenant"],
+                "words": sorted(set(job["said"].split())),
+                "created_at": job["created_at"],
+                "job_id": job["id"],
+            }
+            for job in jobs
+            if job["said"]
+        ]
+    if rows:
+        await tx.execute(statement, rows)
+
+
+_INTO = "INSERT INTO job_words (tenant, word, created_at, job_id) SELECT "
+_TAKEN_APART: dict[str, Any] = {
+    "sqlite": text(_INTO + ":tenant, value, :created_at, :job_id FROM json_each(:words)").bindparams(
+        bindparam("words", type_=JSON), bindparam("created_at", type_=UtcDateTime)
+    ),
+    "postgresql": text(_INTO + ":tenant, word, :created_at, :job_id FROM unnest(:words) AS word").bindparams(
+        bindparam("tenant", type_=String),
+        bindparam("words", type_=ARRAY(String)),
+        bindparam("created_at", type_=UtcDateTime),
+        bindparam("job_id", type_=String),
+    ),
+}
+_NAMED = ("id", "tenant", "created_at", "said")
 
 
 def _rows(job: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -28,6 +28,7 @@ from db.tables import Job, JobWord
 
 LOOKED_THROUGH = 10_000
 """Rows that one page looks at: tens of milliseconds (`docs/reference/performance.md`)."""
+MERGED_SHARE = 5
 MOST_SHARES = 10
 """So many pages' rows are looked through for the ids of a bulk act."""
 MOST_SOURCES = 6
@@ -128,13 +129,17 @@ class _Source:
 
     words: tuple[str, ...] = ()
 
+    @property
+    def share(self) -> int:
+        """Rows that a page looks at. Fewer where indexes are merged: those rows are gathered whole."""
+        return LOOKED_THROUGH if len(self.words) < 2 else max(1, LOOKED_THROUGH // MERGED_SHARE)
+
     def places(self, wanted: JobFilter) -> Select[Any]:
         """The time and id of each row, newest first."""
         if len(self.words) > 1:
             # No arm leads further than a page looks, so neither need the whole.
             arms = [
-                select(_Source((word,)).places(wanted).limit(LOOKED_THROUGH).subquery())
-                for word in self.words
+                select(_Source((word,)).places(wanted).limit(self.share).subquery()) for word in self.words
             ]
             found = union(*arms).subquery()
             return _newest_first(select(found.c.created_at, found.c.id), found)
@@ -162,7 +167,7 @@ class _Source:
             bounds = [row.c.tenant == wanted.tenant, row.c.word == self.words[0], *_span(row, row_id, wanted)]
             bounds += _not_before(row, row_id, end)
         else:
-            row = self.places(wanted).limit(LOOKED_THROUGH).subquery()
+            row = self.places(wanted).limit(self.share).subquery()
             row_id, bounds = row.c.id, _not_before(row, row.c.id, end)
         joined = select(_JOBS).join_from(row, _JOBS, _JOBS.c.id == row_id)
         if wanted.state:
@@ -184,7 +189,7 @@ async def _best_source(
         return plain, None
     best: tuple[_Source, Place] | None = None
     for source in _sources(wanted, rest):
-        last = source.places(wanted).offset(LOOKED_THROUGH - 1).limit(1)
+        last = source.places(wanted).offset(source.share - 1).limit(1)
         found = (await tx.execute(last)).first()
         if found is None:
             return source, None

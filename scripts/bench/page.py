@@ -24,6 +24,7 @@ BENCHES = {
     "takeover": "kill -9 of a machine, until its work runs on another",
     "peers": "the same ingest and step by Celery with Redis, and by DBOS",
     "memory": "resident memory of a waiting job",
+    "finding": "median and p99 of lists and searches at a million jobs, what an index of words costs",
     "listing": "lists, searches and next pages at a million jobs, beside ten thousand",
 }
 """Each is a module beside this one; the order is the page's."""
