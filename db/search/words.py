@@ -1,8 +1,8 @@
 """What a job's words are: the same for the index, for what is looked for, and for every database. Pure.
 
 A word is a run of letters, digits and their marks, folded so that case and width make no difference; each
-character of a script without spaces is a word by itself. All of it is done here and none by the database,
-whose own ideas of case differ from one to the next.
+character of a script without spaces is a word by itself, and so is each picture. All of it is done here and
+none by the database, whose own ideas of case differ from one to the next.
 """
 
 from __future__ import annotations
@@ -45,20 +45,25 @@ def folded(text: str) -> str:
 def _runs(text: str) -> Iterator[str]:
     begun: list[str] = []
     for char in text:
-        is_word = char.isalnum() or unicodedata.category(char).startswith("M")
-        if begun and (not is_word or _stands_alone(char)):
+        stands_alone = _stands_alone(char)
+        if char.isalnum() and not stands_alone:
+            begun.append(char)
+            continue
+        if begun and unicodedata.category(char).startswith("M"):
+            begun.append(char)
+            continue
+        if begun:
             yield "".join(begun)
             begun = []
-        if is_word and _stands_alone(char):
+        if stands_alone:
             yield char
-        elif is_word:
-            begun.append(char)
     if begun:
         yield "".join(begun)
 
 
 def _stands_alone(char: str) -> bool:
-    """Whether it belongs to a script that puts no spaces between words: kana and ideographs."""
-    return (
-        "\u3040" <= char <= "\u30ff" or "\u3400" <= char <= "\u9fff" or "\U00020000" <= char <= "\U0003ffff"
-    )
+    """Whether it is a word by itself: kana and ideographs, which stand without spaces, and pictures."""
+    if char.isascii():
+        return False
+    is_picture = unicodedata.category(char) == "So"
+    return is_picture or "\u3040" <= char <= "\u30ff" or "\u3400" <= char <= "\u9fff" or char >= "\U00020000"

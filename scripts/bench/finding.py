@@ -9,12 +9,13 @@ tenths of the way to the oldest. The last figure is a new job: stored with its w
 from __future__ import annotations
 
 import asyncio
+import sys
 import tempfile
 import time
 from datetime import UTC, datetime, timedelta
 
 from fill import APART, fill
-from ground import Figure, Skipped, durable_postgres, median, migrate, p99, run_bench, skipped
+from ground import Figure, Skipped, cells, durable_postgres, median, migrate, p99, run_bench, skipped
 from listing import _opened, _place_of, _word_of_one
 
 from app.jobs import Jobs
@@ -57,6 +58,8 @@ async def _measure(engine: str, url: str, folder: str, count: int) -> list[Figur
         far = await _place_of(database, ids[count // 10])
         for name, wanted in _questions(count, far, await _word_of_one(database, count // 20)).items():
             figures.append(await _ask(f"{name}, {engine}", jobs, wanted))
+            # At once: an hour's work is not to be lost with whatever ends the run.
+            print(" ".join(cells(figures[-1])), file=sys.stderr, flush=True)
         figures.append(await _store(engine, database))
     figures[0] = Figure(**{**_fields(figures[0]), "note": f"filled in {took_s:.0f} s"})
     return figures

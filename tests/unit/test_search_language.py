@@ -62,6 +62,7 @@ def asked(text: str) -> Node:
         ("since:2026-01-01T10:00:00Z", Made(Edge.SINCE, datetime(2026, 1, 1, 10, tzinfo=UTC))),
         ("雨の音", Said(("雨", "の", "音"))),
         ("ＲＡＩＮ", RAIN),
+        ("🌧\ufe0frain", Said(("🌧", "rain"))),
         ("Straße", Said(("strasse",))),
     ],
 )
