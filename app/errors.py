@@ -2,8 +2,8 @@
 
     AppError                       raised by us, always `from` the cause
     ├── RequestError               the caller can fix it
-    │     InvalidInput · Unauthenticated · Forbidden · LinkExpired · NotFound · Gone · ChecksumMismatch
-    │     Conflict · TooLarge · BudgetExceeded · RateLimited · MethodNotAllowed
+    │     InvalidInput · InvalidQuery · Unauthenticated · Forbidden · LinkExpired · NotFound · Gone
+    │     ChecksumMismatch · Conflict · TooLarge · BudgetExceeded · RateLimited · MethodNotAllowed
     ├── TransientError             the same call may work later
     │     ProviderUnavailable · ProviderThrottled · ProviderBusy · StorageUnavailable · Overloaded
     │     Stopping
@@ -45,6 +45,17 @@ class InvalidInput(RequestError):
     def __init__(self, message: str, *, field: str | None = None) -> None:
         super().__init__(message)
         self.field = field
+
+
+class InvalidQuery(RequestError):
+    """A search cannot be read; `column` counts its characters from 1, `expected` says what would do there."""
+
+    code = "invalid_query"
+
+    def __init__(self, message: str, *, column: int, expected: str) -> None:
+        super().__init__(f"{message} at column {column}; expected {expected}")
+        self.column = column
+        self.expected = expected
 
 
 class Unauthenticated(RequestError):

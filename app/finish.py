@@ -97,7 +97,7 @@ class Finisher:
                 now=now,
                 lease_s=settings.lease_s,
             )
-            result = await attempt_rows.find_result(tx, job_id) if job else None
+            result = await attempt_rows.find_result(tx, job.result_of or job_id) if job else None
         self._unreleased.pop(job_id, None)
         if job is None:
             return
@@ -252,7 +252,12 @@ class Finisher:
         now = self._line.clock.now()
         async with self._line.database.transaction() as tx:
             attempts = await attempt_rows.list_attempts(tx, job.id)
-            again = len(attempts) < self._line.settings.max_attempts and now < job.deadline_at
+            # Who asked for an old result to be finished again did not ask for another one.
+            again = (
+                job.result_of is None
+                and len(attempts) < self._line.settings.max_attempts
+                and now < job.deadline_at
+            )
             if again:
                 await self._line.requeue_job(tx, job, reason=error.message, now=now, lease=lease)
         if again:

@@ -1,4 +1,5 @@
-"""Delete what is past its time: expired jobs, the objects they had, and objects that nothing points at.
+"""Delete what is past its time: expired jobs, the objects they had, and objects that nothing points at; and
+write the words of jobs that came without them, since nobody waits for that either.
 
 Runs as rounds of the worker, one process at a time, and by hand (`reprise sweep`). Promises: never a live
 job, never an object that a row points at or comes to point at while the round runs (`db.assets` has the law);
@@ -26,6 +27,7 @@ from db import assets as asset_rows
 from db.access.audit import delete_audit
 from db.keys import claim_secret
 from db.retention import chores, expiry
+from db.search.index import write_missing_words
 from db.session import Database, Transaction
 from db.tables import Tombstone
 
@@ -35,6 +37,8 @@ BATCH = 100
 MOST_A_ROUND = 10_000
 """Jobs that one round deletes; the rest is the next one's."""
 DELETED_AT_ONCE = 8
+INDEXED_AT_ONCE = 500
+"""Jobs whose words are written in one transaction: on SQLite, what every other writer waits for."""
 MOST_NAMED = 1000
 TOMBSTONE_LIFE = timedelta(days=7)
 """How long a deleted object's key is not used again: no delete of it can still be under way by then."""
@@ -87,6 +91,8 @@ class Housekeeper:
         if await self._is_our_turn("expiry", self._settings.housekeeping_interval_s):
             deleted += await self.expire() + await self.expire_uploads()
             deleted += await self.remove_doomed() + await self.forget_acts()
+        if await self._is_our_turn("words", self._settings.housekeeping_interval_s):
+            await self.index()
         if await self._is_our_turn("orphans", self._settings.orphan_interval_s):
             deleted += (await self.sweep()).count
         return deleted
@@ -115,12 +121,20 @@ class Housekeeper:
             forgotten += gone
         return forgotten
 
+    async def index(self) -> int:
+        """Read jobs of older releases for their words, the newest first; how many of them."""
+        indexed, batch = 0, INDEXED_AT_ONCE
+        while batch == INDEXED_AT_ONCE and indexed < MOST_A_ROUND:
+            batch = await self._database.transact(partial(write_missing_words, limit=INDEXED_AT_ONCE))
+            indexed += batch
+        if indexed:
+            log.info("words.written", jobs=indexed)
+        return indexed
+
     async def expire(self) -> int:
-        """Delete jobs past their expiry; how many. Nothing where RETENTION_S is empty."""
-        retention_s = self._settings.retention_s
-        if retention_s is None:
-            return 0
-        age, jobs, assets = timedelta(seconds=retention_s), 0, 0
+        """Delete jobs past their expiry; how many. With RETENTION_S empty, only those with their own."""
+        retention_s, jobs, assets = self._settings.retention_s, 0, 0
+        age = None if retention_s is None else timedelta(seconds=retention_s)
         while jobs < MOST_A_ROUND:
             dated, gone, strays = await self._database.transact(partial(self._expire_batch, age=age))
             self._reach(CrashPoint.OBJECTS_DOOMED)
@@ -131,11 +145,19 @@ class Housekeeper:
             log.info("retention.deleted", jobs=jobs, assets=assets)
         return jobs
 
-    async def _expire_batch(self, tx: Transaction, *, age: timedelta) -> tuple[int, tuple[int, int], int]:
+    async def _expire_batch(
+        self, tx: Transaction, *, age: timedelta | None
+    ) -> tuple[int, tuple[int, int], int]:
         """How many jobs were dated, how many went and with how many assets, how much stray news went."""
         now = await tx.now()
+        keyed_since = now - timedelta(seconds=self._settings.idempotency_s + KEY_SLACK_S)
+        if age is None:
+            gone = await expiry.delete_expired_jobs(
+                tx, now=now, limit=BATCH, keyed_since=keyed_since, only_of_their_own=True
+            )
+            return 0, gone, 0
         dated = await expiry.date_ended_jobs(tx, age=age, limit=BATCH)
-        gone = await expiry.delete_expired_jobs(tx, now=now, limit=BATCH, with_keys=self._has_keys())
+        gone = await expiry.delete_expired_jobs(tx, now=now, limit=BATCH, keyed_since=keyed_since)
         return dated, gone, await expiry.delete_stray_deliveries(tx, before=now - age, limit=BATCH)
 
     async def remove_doomed(self) -> int:
@@ -257,11 +279,6 @@ class Housekeeper:
             return await chores.claim_chore(tx, name, now=now, due_again=again)
 
         return await self._database.transact(claim)
-
-    def _has_keys(self) -> bool:
-        """Whether an Idempotency-Key can outlive its job; looking for them reads all there are."""
-        retention_s = self._settings.retention_s or 0.0
-        return retention_s < self._settings.idempotency_s + KEY_SLACK_S
 
 
 async def _expire_uploads(tx: Transaction) -> tuple[int, int]:

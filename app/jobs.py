@@ -23,7 +23,7 @@ from app.access.callers import DEFAULT_TENANT, OPEN_HOUSE, Caller
 from app.access.trail import Act, act_of, note_act
 from app.announcing.endpoints import check_callback
 from app.crash_points import CrashPoint
-from app.errors import Conflict, InvalidInput, NotFound, Overloaded
+from app.errors import Conflict, Gone, InvalidInput, NotFound, Overloaded
 from app.intake import Asked, Intake
 from app.intake.forecast import Forecast, Forecaster
 from app.kinds import get_kind
@@ -36,7 +36,7 @@ from db import attempts as attempt_rows
 from db import events as event_rows
 from db import jobs as job_rows
 from db.ids import make_id
-from db.jobs import JobFilter
+from db.search.pages import JobFilter, Place, list_jobs
 from db.session import Transaction
 from db.states import JobState
 from db.tables import Event, Job
@@ -57,6 +57,7 @@ class JobRequest:
     tenant: str = DEFAULT_TENANT
     callback_url: str | None = None
     """Where the job's end is announced."""
+    retention_s: float | None = None
 
 
 class Jobs:
@@ -106,6 +107,7 @@ class Jobs:
             caller_metadata=request.metadata,
             provider=request.provider,
             priority=request.priority,
+            retention_s=request.retention_s,
             turn_at=job_rows.turn_of(now, request.priority),
             created_at=now,
             deadline_at=now + timedelta(seconds=request.deadline_s or self._line.settings.job_deadline_s),
@@ -158,11 +160,11 @@ class Jobs:
         self._closing = True
         self._line.notifier.publish_all()
 
-    async def list_jobs(self, wanted: JobFilter, *, limit: int) -> tuple[list[JobView], str | None]:
-        """Newest first, and the `before_id` of the next page; None when there is none."""
+    async def list_jobs(self, wanted: JobFilter, *, limit: int) -> tuple[list[JobView], Place | None]:
+        """Newest first, and the `before` of the next page; None when there is none."""
         async with self._line.database.reading() as tx:
-            jobs, before_id = await job_rows.list_jobs(tx, wanted, limit=limit)
-            return await self._views.of(tx, jobs), before_id
+            jobs, place = await list_jobs(tx, wanted, limit=limit)
+            return await self._views.of(tx, jobs), place
 
     async def list_events(
         self, job_id: str, *, tenant: str = DEFAULT_TENANT, after_seq: int = 0, limit: int = 1000
@@ -209,11 +211,27 @@ class Jobs:
         """Ask again for what a failed or canceled job asked: a new job that names the old one.
 
         The same key makes one new job, as with `submit`. Raises NotFound, Conflict while the job is alive or
-        when it succeeded, and as `submit`.
+        when it succeeded, Gone when it was expunged, and as `submit`.
         """
         old = (await self.get(job_id, tenant=by.tenant)).job
+        if old.expunged_at is not None:
+            raise Gone("what it asked for was expunged")
         if old.state not in (JobState.FAILED, JobState.CANCELED):
             raise Conflict(f"only a failed or canceled job can be retried; this one is {old.state}")
+        return await self.submit_again(
+            old, {"retry_of": old.id}, by=by, act=Act.JOB_RETRIED, idempotency_key=idempotency_key
+        )
+
+    async def submit_again(
+        self,
+        old: Job,
+        values: Mapping[str, Any],
+        *,
+        by: Caller,
+        act: Act,
+        idempotency_key: str | None = None,
+    ) -> JobView:
+        """A new job like an old one but for these values, all of its life before it. Raises as `submit`."""
         await self._refuse_without_room()
         now = self._line.clock.now()
         span = old.deadline_at - old.created_at
@@ -221,7 +239,6 @@ class Jobs:
             update={
                 "id": make_id("job"),
                 "state": JobState.QUEUED,
-                "retry_of": old.id,
                 "created_at": now,
                 "turn_at": job_rows.turn_of(now, old.priority),
                 "run_after": now,
@@ -230,13 +247,14 @@ class Jobs:
                 "progress": 0.0,
                 "crashes": 0,
                 "seq": event_rows.FIRST_SEQ,
+                **values,
             }
         )
         asked = Asked(
             job,
             idempotency_key,
-            _digest("retry", old.id),
-            act=act_of(by, Act.JOB_RETRIED, old.id, at=now),
+            _digest(act, old.id, sorted(values.items())),
+            act=act_of(by, act, old.id, at=now),
         )
         if (known_id := await self._intake.accept(asked)) != job.id:
             return await self.get(known_id, tenant=by.tenant)
@@ -248,7 +266,7 @@ class Jobs:
         await self._intake.aclose()
 
     def _check(self, request: JobRequest) -> dict[str, Any]:
-        kind = get_kind(request.kind)
+        get_kind(request.kind)
         if request.provider != "auto" and request.provider not in self._providers:
             known = ", ".join(["auto", *self._providers])
             raise InvalidInput(f"no such provider here; there are {known}", field="provider")
@@ -261,8 +279,13 @@ class Jobs:
             raise InvalidInput(_UNSTORABLE.format("metadata"), field="metadata")
         if len(json.dumps(request.metadata)) > 16_384:
             raise InvalidInput("metadata may take at most 16 kB as JSON", field="metadata")
+        return self.check_input(request.kind, request.input)
+
+    def check_input(self, kind_name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+        """An input as its kind takes it. Raises InvalidInput naming the field."""
+        kind = get_kind(kind_name)
         try:
-            checked = kind.input_model.model_validate(request.input).model_dump(mode="json")
+            checked = kind.input_model.model_validate(given).model_dump(mode="json")
         except ValidationError as exc:
             first = exc.errors(include_input=False, include_url=False, include_context=False)[0]
             field = ".".join(["input", *(str(part) for part in first["loc"])])
@@ -298,6 +321,9 @@ _FORGOTTEN_ON_RETRY = (
     "error_code",
     "error_message",
     "expires_at",
+    "rerun_of",
+    "result_of",
+    "reserved_micros",
 )
 
 
@@ -329,8 +355,9 @@ def _fingerprint(request: JobRequest) -> str:
         request.provider,
         request.deadline_s,
         request.priority,
-        # Only where it was given: what was asked before there was one keeps its fingerprint.
+        # Only where they were given: what was asked before there were any keeps its fingerprint.
         *([request.callback_url] if request.callback_url is not None else []),
+        *([{"retention_s": request.retention_s}] if request.retention_s is not None else []),
     )
 
 

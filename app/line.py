@@ -63,8 +63,9 @@ class Line:
             "error_code": facts.get("code"),
             "error_message": facts.get("message"),
         }
-        if self.settings.retention_s is not None:
-            values["expires_at"] = now + timedelta(seconds=self.settings.retention_s)
+        kept_s = self.settings.retention_s if job.retention_s is None else job.retention_s
+        if kept_s is not None:
+            values["expires_at"] = now + timedelta(seconds=kept_s)
         if state is JobState.SUCCEEDED:
             values["progress"] = 1.0
         ended = await move_job(tx, job.id, state, lease=lease, values=values)

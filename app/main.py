@@ -28,8 +28,10 @@ from app.web.routes import (
     announcements,
     assets,
     audit,
+    bulk,
     costs,
     deliveries,
+    ended,
     events,
     health,
     jobs,
@@ -132,8 +134,11 @@ def create_api(runtime: Runtime) -> FastAPI:
         generate_unique_id_function=operation_id,
     )
     app.state.runtime = runtime
+    # Before `/v1/jobs/{id}`, which would take the words for ids.
     families = (
+        bulk,
         jobs,
+        ended,
         events,
         uploads,
         assets,

@@ -17,6 +17,8 @@ from typing import Any, Protocol
 
 import structlog
 
+from app.bulk.acts import BULK
+from app.bulk.runner import BulkRunner
 from app.errors import StorageUnavailable
 from app.housekeeping import Housekeeper
 from app.ledger.recoveries import TOPIC as RECOVERIES
@@ -80,19 +82,20 @@ class Worker:
         recovery: Recovery,
         recoveries: Recoveries,
         housekeeper: Housekeeper,
-        process_id: str,
+        bulk: BulkRunner,
     ) -> None:
         self._line = line
-        self._process_id = process_id
+        self._process_id = line.process_id
         self._stations = stations
         self._recovery = recovery
         self._recoveries = recoveries
         self._housekeeper = housekeeper
+        self._bulk = bulk
         self._stopping = asyncio.Event()
         self._forget_at = self._line.clock.now()
         self._heard_at: datetime | None = None
         self._beating_since = self._forget_at
-        self._pulse = Pulse(url=line.database.url, process_id=process_id, pause_s=BEAT_S)
+        self._pulse = Pulse(url=line.database.url, process_id=line.process_id, pause_s=BEAT_S)
         self._begun: set[asyncio.Task[Any]] = set()
         self._handing_back = False
 
@@ -123,6 +126,7 @@ class Worker:
             tasks.create_task(
                 self._repeat(self._recovery.check, self._line.settings.recovery_interval_s, RECOVERY)
             )
+            tasks.create_task(self._repeat(self._bulk.check, self._line.settings.sweep_interval_s, BULK))
             tasks.create_task(
                 self._repeat(self._recoveries.work, self._line.settings.recovery_interval_s, RECOVERIES)
             )
@@ -211,6 +215,7 @@ class Worker:
         """Take no more work; `run` returns when the steps begun have ended."""
         self._stopping.set()
         self._recoveries.stop()
+        self._bulk.stop()
         self._line.engine.stop()
 
     async def hand_back(self) -> None:

@@ -71,19 +71,20 @@ class Result:
 
     provider: str
     body: bytes
+    received_at: datetime
 
 
 async def find_result(tx: Transaction, job_id: str) -> Result | None:
     """What the job's last success was told by: an earlier one is one whose output had expired."""
     statement = (
-        select(col(Attempt.provider), col(Delivery.body))
+        select(col(Attempt.provider), col(Delivery.body), col(Delivery.received_at))
         .join(Delivery, col(Delivery.id) == col(Attempt.result_delivery_id))
         .where(col(Attempt.job_id) == job_id, col(Attempt.status) == AttemptStatus.SUCCEEDED)
         .order_by(col(Attempt.number).desc())
         .limit(1)
     )
     row = (await tx.execute(statement)).first()
-    return Result(row.provider, row.body) if row else None
+    return Result(row.provider, row.body, row.received_at) if row else None
 
 
 async def move_attempt(

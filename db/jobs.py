@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import CTE, ColumnElement, Row, case, func, select, update
+from sqlalchemy import CTE, ColumnElement, case, func, select, update
 from sqlmodel import col
 
-from db.ids import made_at
 from db.session import Transaction
 from db.states import JOB_MOVES, LIVE_JOB_STATES, JobState
 from db.tables import Job
@@ -24,21 +23,6 @@ _NEXT_SEQ = {"seq": col(Job.seq) + 1}
 _NO_LEASE = {"lease": None, "lease_until": None, "leased_by": None}
 MOST_COUNTED = 1000
 """Where a job's place in its line is only told roughly: beyond, it is not counted on."""
-SEARCHED_TOGETHER = 10_000
-"""Jobs that one page looks through for words: tens of milliseconds (`docs/reference/performance.md`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class JobFilter:
-    """What a list shows: every field narrows it; `before_id` is the keyset cursor, newest first."""
-
-    tenant: str | None = None
-    state: JobState | None = None
-    kind: str | None = None
-    since: datetime | None = None
-    until: datetime | None = None
-    text: str | None = None
-    before_id: str | None = None
 
 
 def turn_of(created_at: datetime, priority: int) -> datetime:
@@ -62,67 +46,6 @@ async def find_jobs(tx: Transaction, job_ids: Sequence[str]) -> list[Job]:
     """Those of these jobs that exist, in no order."""
     statement = select(Job.__table__).where(col(Job.id).in_(job_ids))  # type: ignore[attr-defined]
     return [Job(**row) for row in (await tx.execute(statement)).mappings()]
-
-
-async def list_jobs(tx: Transaction, wanted: JobFilter, *, limit: int) -> tuple[list[Job], str | None]:
-    """A page, newest first, and the id to go on before; None when there is no more.
-
-    Words are looked for in the newest `SEARCHED_TOGETHER` of the jobs that the other fields leave: a page may
-    hold fewer than `limit`, even none, and there is more all the same. So no search reads the whole table.
-    """
-    at = await _created_at(tx, wanted.before_id) if wanted.before_id is not None else None
-    if at and wanted.until and at < wanted.until:
-        # One upper bound: given two, SQLite begins at the further one and reads all in between.
-        wanted = replace(wanted, until=None)
-    narrowed = _narrowed(wanted)
-    if at is not None:
-        narrowed.append(
-            (col(Job.created_at) <= at) & ((col(Job.created_at) < at) | (col(Job.id) < wanted.before_id))
-        )
-    searched_to = await _end_of_search(tx, narrowed) if wanted.text else None
-    if searched_to is not None:
-        to = searched_to.created_at
-        narrowed.append(
-            (col(Job.created_at) >= to) & ((col(Job.created_at) > to) | (col(Job.id) >= searched_to.id))
-        )
-    if wanted.text:
-        prompt = func.coalesce(col(Job.input)["prompt"].as_string(), col(Job.input)["text"].as_string(), "")
-        narrowed.append(prompt.icontains(wanted.text, autoescape=True))
-    statement = _newest_first(select(Job.__table__).where(*narrowed)).limit(limit + 1)  # type: ignore[attr-defined]
-    jobs = [Job(**row) for row in (await tx.execute(statement)).mappings()]
-    if len(jobs) > limit:
-        return jobs[:limit], jobs[limit - 1].id
-    return jobs, searched_to.id if searched_to else None
-
-
-def _narrowed(wanted: JobFilter) -> list[ColumnElement[bool]]:
-    """What a list's plain fields ask, each of which an index can answer."""
-    clauses: list[ColumnElement[bool]] = []
-    for column, value in ((Job.tenant, wanted.tenant), (Job.state, wanted.state), (Job.kind, wanted.kind)):
-        if value is not None:
-            clauses.append(col(column) == value)
-    if wanted.since:
-        clauses.append(col(Job.created_at) >= wanted.since)
-    if wanted.until:
-        clauses.append(col(Job.created_at) < wanted.until)
-    return clauses
-
-
-def _newest_first(statement: Any) -> Any:
-    return statement.order_by(col(Job.created_at).desc(), col(Job.id).desc())
-
-
-async def _created_at(tx: Transaction, job_id: str) -> datetime:
-    """When a job was made; of one that is gone, what its id says. Raises ValueError for no id of ours."""
-    statement = select(col(Job.created_at)).where(col(Job.id) == job_id)
-    return (await tx.execute(statement)).scalar_one_or_none() or made_at(job_id)
-
-
-async def _end_of_search(tx: Transaction, narrowed: list[ColumnElement[bool]]) -> Row[Any] | None:
-    """The last job that is looked at for words; None when there are not that many."""
-    statement = select(col(Job.id), col(Job.created_at)).where(*narrowed)
-    last = _newest_first(statement).offset(SEARCHED_TOGETHER - 1).limit(1)
-    return (await tx.execute(last)).first()
 
 
 @dataclass(frozen=True, slots=True)

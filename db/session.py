@@ -109,13 +109,18 @@ class Transaction:
         return inserted
 
     @property
+    def dialect(self) -> str:
+        """The kind of database, by SQLAlchemy's name for it."""
+        return self._connection.dialect.name
+
+    @property
     def is_shared(self) -> bool:
         """Whether many processes may be writing: see `Database.is_shared`."""
-        return self._connection.dialect.name == "postgresql"
+        return self.dialect == "postgresql"
 
     @property
     def is_mysql(self) -> bool:
-        return self._connection.dialect.name in BACKENDS
+        return self.dialect in BACKENDS
 
     @property
     def has_clock(self) -> bool:

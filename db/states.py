@@ -161,3 +161,34 @@ class RecoveryState(StrEnum):
     """Every item has an effect."""
     ABORTED = "aborted"
     """Ended by a caller; what was done by then stays done."""
+
+
+class BulkAction(StrEnum):
+    """What a bulk act does to each of its jobs."""
+
+    CANCEL = "cancel"
+    """End those that are alive."""
+    RETRY = "retry"
+    """Ask again for those that failed or were canceled."""
+
+
+class BulkState(StrEnum):
+    """How a bulk act stands."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    DONE = "done"
+    """It has come to every job."""
+    ABORTED = "aborted"
+    """It was stopped; what it had done by then stays done, and is counted."""
+
+
+class BulkOutcome(StrEnum):
+    """What became of one job of a bulk act."""
+
+    CHANGED = "changed"
+    """As was asked: canceled, or asked for again."""
+    SKIPPED = "skipped"
+    """When its turn came it was past that, or gone."""
+    FAILED = "failed"
+    """It was refused, by a budget or for want of room; it may be tried again by another act."""

@@ -40,6 +40,9 @@ REAL = Float().with_variant(mysql.DOUBLE(asdecimal=False), *_MYSQL)
 LONG_TEXT = Text().with_variant(mysql.MEDIUMTEXT(), *_MYSQL)
 KEY_BYTES = LargeBinary(length=16).with_variant(mysql.BINARY(16), *_MYSQL)
 BODY_BYTES = LargeBinary(length=2**31 - 1).with_variant(mysql.LONGBLOB(), *_MYSQL)
+EXACT_TEXT = Text().with_variant(mysql.MEDIUMTEXT(charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
+EXACT_WORD = String(40).with_variant(mysql.VARCHAR(40, charset="utf8mb4", collation="utf8mb4_bin"), *_MYSQL)
+"""Compared by their characters: elsewhere MySQL takes letters with and without accents for the same."""
 SECRET_TEXT = String().with_variant(String(128), *_MYSQL)
 
 
@@ -91,13 +94,16 @@ class Job(Table, table=True):
         Index("ix_jobs_turn", "state", "tenant", "turn_at", "run_after", **_partial("waiting_for IS NULL")),
         Index("ix_jobs_waiting", "waiting_for", "tenant", "turn_at", **_partial("waiting_for IS NOT NULL")),
         Index("ix_jobs_started", "tenant", "started_at"),
-        # Lists, newest first, by whatever narrows them: with any of these left out, a page of a rare kind
-        # or state would be looked for among all jobs.
-        Index("ix_jobs_created_at", "created_at"),
-        Index("ix_jobs_state_created_at", "state", "created_at"),
-        Index("ix_jobs_kind_created_at", "kind", "created_at"),
+        # A tenant's lists, newest first, by whatever narrows them: with any of these left out, a page of a
+        # rare kind or state would be looked for among all jobs. To the id, so that a place is found in them.
+        Index("ix_jobs_listed", "tenant", "created_at", "id"),
+        Index("ix_jobs_listed_state", "tenant", "state", "created_at", "id"),
+        Index("ix_jobs_listed_kind", "tenant", "kind", "created_at", "id"),
+        Index("ix_jobs_listed_kind_state", "tenant", "kind", "state", "created_at", "id"),
+        # How long a kind usually takes, of all tenants.
         Index("ix_jobs_kind_state_created_at", "kind", "state", "created_at"),
         Index("ix_jobs_expiry", "expires_at", "finished_at"),
+        Index("ix_jobs_unsaid", "id", **_partial("said IS NULL")),
     )
 
     id: str = Field(primary_key=True, max_length=64)
@@ -141,6 +147,74 @@ class Job(Table, table=True):
     """What its tenant's budget is held for while it lives, in micro-dollars."""
     callback_url: str | None = Field(default=None, sa_type=LONG_TEXT)
     """Where its end is announced; None: nowhere."""
+    said: str | None = Field(default=None, sa_type=EXACT_TEXT)
+    """The words of its prompt or text, as `db.search.words` spells them; None: not read for words yet."""
+    retention_s: float | None = Field(default=None, sa_type=REAL)
+    """How long after its end it expires; None: as long as the installation keeps jobs."""
+    rerun_of: str | None = Field(default=None, max_length=64)
+    """The job of which it is another end, from one of its steps on."""
+    result_of: str | None = Field(default=None, max_length=64)
+    """The job whose stored prediction it is made of; None: its own."""
+    expunged_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When all that it said and made was deleted; the row stays for its state and cost."""
+
+
+class JobWord(Table, table=True):
+    """A word of a job's prompt or text. Its key is the index: a word's jobs stand in it by age."""
+
+    __tablename__ = "job_words"
+    # On SQLite the key is the table itself: one tree is written, not two.
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    tenant: str = Field(primary_key=True, max_length=64)
+    word: str = Field(primary_key=True, sa_type=EXACT_WORD)
+    created_at: datetime = Field(primary_key=True, sa_type=UtcDateTime)
+    """The job's."""
+    job_id: str = Field(primary_key=True, max_length=64)
+    """No foreign key: it would need an index of its own. A word without its job is found by nobody."""
+
+
+class BulkAct(Table, table=True):
+    """Something done to many jobs, one after the other, by whichever process has the lease."""
+
+    __tablename__ = "bulk_acts"
+    __table_args__ = (
+        Index("ix_bulk_acts_due", "finished_at", "lease_until"),
+        Index("ix_bulk_acts_listed", "tenant", "created_at", "id"),
+    )
+
+    id: str = Field(primary_key=True, max_length=64)
+    tenant: str = Field(max_length=64)
+    action: str = Field(max_length=16)
+    state: str = Field(max_length=16)
+    query: str | None = Field(default=None, sa_type=LONG_TEXT)
+    """The search as it was given; None where the jobs were named."""
+    total: int = 0
+    """How many jobs it is about: its items."""
+    is_whole: bool = True
+    """Whether these are all that the search finds: there is a limit."""
+    changed: int = 0
+    skipped: int = 0
+    failed: int = 0
+    created_at: datetime = Field(sa_type=UtcDateTime)
+    abort_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    """When somebody asked it to stop."""
+    finished_at: datetime | None = Field(default=None, sa_type=UtcDateTime)
+    lease: str | None = Field(default=None, max_length=64)
+    lease_until: datetime | None = Field(default=None, sa_type=UtcDateTime)
+
+
+class BulkItem(Table, table=True):
+    """One job of a bulk act, chosen when that was asked for, and what became of it."""
+
+    __tablename__ = "bulk_items"
+
+    act_id: str = Field(primary_key=True, foreign_key="bulk_acts.id", ondelete="CASCADE", max_length=64)
+    number: int = Field(primary_key=True)
+    job_id: str = Field(max_length=64)
+    outcome: str | None = Field(default=None, max_length=16)
+    detail: str | None = Field(default=None, max_length=200)
+    """Why it was skipped or failed; for a retry, the new job."""
 
 
 class Attempt(Table, table=True):

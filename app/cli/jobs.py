@@ -15,6 +15,7 @@ import typer
 from rich.table import Table
 
 from app.cli import show
+from app.cli.bulk import act_on_many
 from app.cli.calls import CommandError, Exit, Json, call, run
 from app.cli.connection import ask, read_settings, service_client
 from app.cli.request import AsJson, ended_job, refuse_unsuccessful
@@ -32,20 +33,30 @@ KindOption = Annotated[str | None, typer.Option("--kind", help="Only this job ki
 Limit = Annotated[int, typer.Option(min=1, max=200, help="At most so many.")]
 Cursor = Annotated[str | None, typer.Option(help="Where the previous page ended.")]
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job's id.")]
+OneJob = Annotated[str | None, typer.Argument(metavar="[ID]", help="The job's id.")]
+Query = Annotated[str | None, typer.Option("--query", help="Instead of an id: a search, for all it finds.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="With --query: say how many and which, and stop.")]
 
 
 @jobs.command("list")
 def list_jobs(
+    query: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="QUERY", help="Such as: state:failed since:2h prompt:rain. After -- for -word."
+        ),
+    ] = None,
     state: Annotated[str | None, typer.Option(help="Only jobs in this state.")] = None,
     kind: KindOption = None,
     since: Since = None,
     until: Until = None,
-    q: Annotated[str | None, typer.Option("--q", help="Words of the prompt or text.")] = None,
+    q: Annotated[str | None, typer.Option("--q", help="The same as QUERY.")] = None,
     limit: Limit = 20,
     cursor: Cursor = None,
     as_json: AsJson = False,
 ) -> None:
     """Jobs, newest first."""
+    q = " ".join([*(query or []), *([q] if q else [])]) or None
     wanted = {
         "state": state, "kind": kind, "since": moment("--since", since), "until": moment("--until", until),
         "q": q, "limit": limit, "cursor": cursor,
@@ -95,15 +106,25 @@ def watch_job(
 
 
 @jobs.command("cancel")
-def cancel_job(job_id: JobId, as_json: AsJson = False) -> None:
-    """End a job that has not ended."""
+def cancel_job(
+    job_id: OneJob = None, query: Query = None, dry_run: DryRun = False, as_json: AsJson = False
+) -> None:
+    """End a job that has not ended, or with --query all that a search finds."""
+    if job_id is None or query is not None or dry_run:
+        act_on_many("cancel", query, named=job_id is not None, dry_run=dry_run, as_json=as_json)
+        return
     job = run(ask(read_settings(), "POST", f"/v1/jobs/{job_id}/cancel"))
     show.print_json(job) if as_json else show.print_line(f"{job['id']} {job['state']}")
 
 
 @jobs.command("retry")
-def retry_job(job_id: JobId, as_json: AsJson = False) -> None:
-    """Ask again for what a failed or canceled job asked. Prints the new job's id."""
+def retry_job(
+    job_id: OneJob = None, query: Query = None, dry_run: DryRun = False, as_json: AsJson = False
+) -> None:
+    """Ask again for what a failed or canceled job asked; prints the new job's id. With --query for many."""
+    if job_id is None or query is not None or dry_run:
+        act_on_many("retry", query, named=job_id is not None, dry_run=dry_run, as_json=as_json)
+        return
     job = run(ask(read_settings(), "POST", f"/v1/jobs/{job_id}/retry", needs_work=True))
     show.print_json(job) if as_json else show.print_line(job["id"])
 

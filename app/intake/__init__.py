@@ -23,7 +23,9 @@ from db.events import insert_first_events
 from db.group_commit import GroupCommit, GroupCommitFull
 from db.jobs import find_jobs, insert_jobs
 from db.keys import find_idempotency_key, insert_idempotency_key
+from db.search.index import insert_words, read_words
 from db.session import Transaction
+from db.states import JobState
 from db.tables import Audit, IdempotencyKey, Job
 from db.uploads import insert_inputs
 
@@ -125,14 +127,23 @@ class Intake:
         return _same(await insert_idempotency_key(tx, key), asked)
 
     async def _insert(self, tx: Transaction, jobs: Sequence[Job], files: dict[str, dict[str, str]]) -> None:
+        read_words(jobs)
         await insert_jobs(tx, jobs)
+        await insert_words(tx, jobs)
         for job in jobs:
             if job.id in files:
                 await insert_inputs(tx, job.id, files[job.id])
-        await insert_first_events(tx, jobs, "job.created", lambda job: {"status": "queued", "kind": job.kind})
-        self._line.engine.enqueue(tx, Station.DISPATCH, *(job.id for job in jobs))
+        await insert_first_events(
+            tx, jobs, "job.created", lambda job: {"status": job.state, "kind": job.kind}
+        )
+        for state, station in _FIRST_STATIONS.items():
+            self._line.engine.enqueue(tx, station, *(job.id for job in jobs if job.state == state))
         for job in jobs:
             self._line.hint_job(tx, job)
+
+
+_FIRST_STATIONS = {JobState.QUEUED: Station.DISPATCH, JobState.FINISHING: Station.FINISH}
+"""Where a new job goes first: to a provider, or, with another's result, straight to the finisher."""
 
 
 def _same(known: IdempotencyKey, asked: Asked) -> str:

@@ -84,10 +84,11 @@ class Admission:
 
     def admit(self, job: Job) -> None:
         """Count the job in. Raises Overloaded, with when to come again, and BudgetExceeded; and then nothing
-        is counted."""
+        is counted. One that is made of an old result waits for no provider and costs nothing."""
         self._check_room(job.tenant, self._line.settings.max_queued_jobs)
-        self._check_time(job)
-        self._spending.admit(job, job.created_at)
+        if job.result_of is None:
+            self._check_time(job)
+            self._spending.admit(job, job.created_at)
         # Counted before it is committed: if it never is, the next count puts that right.
         self._count.live[job.tenant] += 1
         self._count.accepted += 1

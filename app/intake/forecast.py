@@ -19,7 +19,8 @@ from app.routing.choice import Go, Wait, choose
 from app.routing.circuits import Shut
 from app.routing.router import shut_of
 from db.attempts import count_live_attempts, list_attempts
-from db.jobs import JobFilter, count_waiting_before, list_jobs
+from db.jobs import count_waiting_before
+from db.search.pages import JobFilter, list_jobs
 from db.session import Transaction
 from db.states import AttemptStatus, JobState
 from db.tables import Attempt, Job
@@ -103,7 +104,7 @@ class Forecaster:
         )
 
     async def _recent(self, tx: Transaction, kind: str) -> list[Attempt]:
-        wanted = JobFilter(state=JobState.SUCCEEDED, kind=kind)
+        wanted = JobFilter(tenant=None, state=JobState.SUCCEEDED, kind=kind)
         jobs, _ = await list_jobs(tx, wanted, limit=LOOKED_AT)
         attempts = await list_attempts(tx, *(job.id for job in jobs))
         return [each for each in attempts if each.status == AttemptStatus.SUCCEEDED]

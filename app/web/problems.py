@@ -24,6 +24,7 @@ from app.errors import (
     AppError,
     BudgetExceeded,
     InvalidInput,
+    InvalidQuery,
     PermanentError,
     RateLimited,
     RequestError,
@@ -167,6 +168,9 @@ def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONR
             return problem(request, code=exc.code, detail=exc.message, field=exc.field)
         case KeyNeeded():
             return problem(request, code=exc.code, detail=exc.message, headers={"WWW-Authenticate": "Bearer"})
+        case InvalidQuery():
+            facts: dict[str, Any] = {"field": "q", "column": exc.column, "expected": exc.expected}
+            return problem(request, code=exc.code, detail=exc.message, **facts)
         case BudgetExceeded():
             return problem(
                 request,

@@ -37,6 +37,12 @@ class NewJob(JsonBody):
     callback_url: str | None = Field(
         None, max_length=2048, description="Told when the job has ended, by a signed POST; https on 443"
     )
+    retention_s: float | None = Field(
+        None,
+        ge=60,
+        le=315_360_000,
+        description="How long after its end it is kept with its files; by default as long as all are",
+    )
     dry_run: bool = Field(
         False, description="Answer 200 with where it would run, why and how soon; nothing is stored"
     )
@@ -143,6 +149,9 @@ class JobOut(BaseModel):
     attempts: list[AttemptOut]
     retry_of: str | None
     callback_url: str | None
+    rerun_of: str | None = Field(description="The job of which it is another end")
+    retention_s: float | None = Field(description="As it was asked for")
+    expunged_at: datetime | None = Field(description="When all that it said and made was deleted")
 
     @classmethod
     def of(cls, view: JobView, links: Links) -> JobOut:
@@ -290,6 +299,8 @@ class Problem(BaseModel):
     detail: str
     request_id: str
     field: str | None = None
+    column: int | None = Field(None, description="With `invalid_query`: where in `q`, from 1")
+    expected: str | None = Field(None, description="With `invalid_query`: what would do there")
     retry_after_s: int | None = None
     budget: BudgetOut | None = Field(None, description="With `budget_exceeded`")
 

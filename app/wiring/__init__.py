@@ -20,9 +20,13 @@ from app.announcing.outbox import Outbox
 from app.announcing.signing import WebhookKeys
 from app.announcing.station import Announcer
 from app.audio import Audio, default_binary
+from app.bulk.acts import BulkActs
+from app.bulk.runner import BulkRunner
 from app.costs.books import Books
 from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
+from app.ended.expunge import Expunger
+from app.ended.rerun import Reruns
 from app.feed import Arrivals, Feed
 from app.finish import Bench, Finisher
 from app.housekeeping import Housekeeper
@@ -88,6 +92,10 @@ class Runtime:
     jobs: Jobs
     feed: Feed
     arrivals: Arrivals
+    reruns: Reruns
+    expunger: Expunger
+    bulk: BulkActs
+    bulk_runner: BulkRunner
     uploads: Uploads
     inbox: Inbox
     dispatcher: Dispatcher
@@ -188,6 +196,13 @@ def _join(
     recovery = Recovery(line=line, providers=providers, inbox=inbox)
     ledger = make_ledger(line=line, providers=providers, inbox=inbox, recovery=recovery)
     disks = Disks(disks_of(line.settings), floor_bytes=line.settings.min_free_bytes)
+    jobs = Jobs(
+        line=line,
+        providers={name: route.slots for name, route in routes.items()},
+        disks=disks,
+        outbound=bench.outbound,
+    )
+    bulk_runner = BulkRunner(line=line, jobs=jobs)
     housekeeper = Housekeeper(
         settings=line.settings, database=line.database, storage=bench.storage, reach=line.reach
     )
@@ -210,12 +225,11 @@ def _join(
         bench=bench,
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
-        jobs=Jobs(
-            line=line,
-            providers={name: route.slots for name, route in routes.items()},
-            disks=disks,
-            outbound=bench.outbound,
-        ),
+        jobs=jobs,
+        reruns=Reruns(line=line, jobs=jobs, providers=providers),
+        expunger=Expunger(line=line, jobs=jobs, housekeeper=housekeeper),
+        bulk=BulkActs(line=line),
+        bulk_runner=bulk_runner,
         feed=Feed(line=line),
         arrivals=Arrivals(line=line),
         uploads=_make_uploads(line, bench, disks),
@@ -235,7 +249,7 @@ def _join(
             recovery=recovery,
             recoveries=ledger.recoveries,
             housekeeper=housekeeper,
-            process_id=line.process_id,
+            bulk=bulk_runner,
         ),
         figures=_make_figures(line, providers, bench, disks),
         books=Books(line.database),

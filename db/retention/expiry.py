@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import datetime, timedelta
 
-from sqlalchemy import bindparam, delete, or_, select, update
+from sqlalchemy import RowMapping, bindparam, delete, or_, select, update
 from sqlmodel import SQLModel, col
 
 from db.announcements.endpoints import delete_idle_endpoints
 from db.assets import lay_tombstone
 from db.costs import keep_past_costs
 from db.feed import raise_floors
+from db.search.index import delete_words
 from db.session import Transaction
 from db.states import LIVE_ATTEMPT_STATUSES, LIVE_JOB_STATES
 from db.tables import (
@@ -36,7 +37,7 @@ from db.tables import (
 async def date_ended_jobs(tx: Transaction, *, age: timedelta, limit: int) -> int:
     """Give an expiry to jobs that ended when there was none, counted from their end; how many."""
     statement = (
-        select(col(Job.id), col(Job.finished_at))
+        select(col(Job.id), col(Job.finished_at), col(Job.retention_s))
         .where(col(Job.expires_at).is_(None), col(Job.finished_at).is_not(None))
         .limit(limit)
     )
@@ -47,39 +48,49 @@ async def date_ended_jobs(tx: Transaction, *, age: timedelta, limit: int) -> int
             .where(col(Job.id) == bindparam("job_id"))
             .values(expires_at=bindparam("at"))
         )
-        await tx.execute(dated, [{"job_id": row["id"], "at": row["finished_at"] + age} for row in ended])
+        await tx.execute(dated, [{"job_id": row["id"], "at": _expiry_of(row, age)} for row in ended])
     return len(ended)
 
 
+def _expiry_of(ended: RowMapping, age: timedelta) -> datetime:
+    own = ended["retention_s"]
+    kept_for = age if own is None else timedelta(seconds=own)
+    finished_at: datetime = ended["finished_at"]
+    return finished_at + kept_for
+
+
 async def delete_expired_jobs(
-    tx: Transaction, *, now: datetime, limit: int, with_keys: bool
+    tx: Transaction, *, now: datetime, limit: int, keyed_since: datetime, only_of_their_own: bool = False
 ) -> tuple[int, int]:
     """Delete jobs past their expiry, the oldest first; how many, and how many assets went with them.
 
-    `with_keys` when an Idempotency-Key may still be there: it would answer with a job that is not.
+    Of a job that was made after `keyed_since` an Idempotency-Key may still be there: it goes too, since it
+    would answer with a job that is not. Only for those, because looking for keys reads all there are.
+    `only_of_their_own`: only jobs that were given a retention of their own.
     """
     under_way = select(col(Attempt.id)).where(
         col(Attempt.job_id) == col(Job.id), col(Attempt.status).in_(LIVE_ATTEMPT_STATUSES)
     )
     statement = (
-        select(col(Job.id))
+        select(col(Job.id), col(Job.created_at))
         .where(col(Job.expires_at) <= now, col(Job.state).not_in(LIVE_JOB_STATES), ~under_way.exists())
         .order_by(col(Job.expires_at))
         .limit(limit)
         .with_for_update(skip_locked=True)
     )
-    job_ids = list((await tx.execute(statement)).scalars())
+    if only_of_their_own:
+        statement = statement.where(col(Job.retention_s).is_not(None))
+    expired = (await tx.execute(statement)).all()
+    job_ids = [row.id for row in expired]
     if not job_ids:
         return 0, 0
-    asset_ids: set[str] = set()
-    for table in (Output, JobInput):
-        had = select(col(table.asset_id)).where(col(table.job_id).in_(job_ids))
-        asset_ids.update((await tx.execute(had)).scalars())
+    asset_ids = await assets_of(tx, job_ids)
     await keep_past_costs(tx, job_ids)
     await _delete_rows(tx, job_ids)
-    if with_keys:
-        await tx.execute(delete(IdempotencyKey).where(col(IdempotencyKey.job_id).in_(job_ids)))
-    return len(job_ids), await _delete_unused_assets(tx, sorted(asset_ids), now)
+    keyed = [row.id for row in expired if row.created_at >= keyed_since]
+    if keyed:
+        await tx.execute(delete(IdempotencyKey).where(col(IdempotencyKey.job_id).in_(keyed)))
+    return len(job_ids), await delete_unused_assets(tx, asset_ids, now)
 
 
 async def delete_expired_uploads(tx: Transaction, *, now: datetime, limit: int) -> tuple[int, int]:
@@ -96,7 +107,7 @@ async def delete_expired_uploads(tx: Transaction, *, now: datetime, limit: int) 
         return 0, 0
     await tx.execute(delete(Upload).where(col(Upload.id).in_([row["id"] for row in uploads])))
     asset_ids = sorted({row["asset_id"] for row in uploads})
-    return len(uploads), await _delete_unused_assets(tx, asset_ids, now)
+    return len(uploads), await delete_unused_assets(tx, asset_ids, now)
 
 
 async def delete_stray_deliveries(tx: Transaction, *, before: datetime, limit: int) -> int:
@@ -116,8 +127,18 @@ async def delete_stray_deliveries(tx: Transaction, *, before: datetime, limit: i
     return len(ids)
 
 
+async def assets_of(tx: Transaction, job_ids: Sequence[str]) -> list[str]:
+    """The assets that these jobs have, read or made, in one order."""
+    found: set[str] = set()
+    for table in (Output, JobInput):
+        had = select(col(table.asset_id)).where(col(table.job_id).in_(job_ids))
+        found.update((await tx.execute(had)).scalars())
+    return sorted(found)
+
+
 async def _delete_rows(tx: Transaction, job_ids: Sequence[str]) -> None:
     await raise_floors(tx, job_ids)
+    await delete_words(tx, job_ids)
     attempt_ids = select(col(Attempt.id)).where(col(Attempt.job_id).in_(job_ids))
     await tx.execute(
         delete(Delivery).where(
@@ -134,7 +155,8 @@ async def _delete_rows(tx: Transaction, job_ids: Sequence[str]) -> None:
     await delete_idle_endpoints(tx, endpoint_ids)
 
 
-async def _delete_unused_assets(tx: Transaction, asset_ids: Sequence[str], now: datetime) -> int:
+async def delete_unused_assets(tx: Transaction, asset_ids: Sequence[str], now: datetime) -> int:
+    """Delete those of these assets that no job or upload has any more, with their objects; how many."""
     # Locked before it is asked who has them: a finisher that is about to is waited for, or waits.
     statement = (
         select(Asset.__table__)  # type: ignore[attr-defined]

@@ -1,7 +1,8 @@
 """A database filled with jobs in bulk, as years of use would leave it: for the benches of size.
 
 Ids are UUIDv7 of the time at which the job was made, as the product's are. One job in two hundred is
-queued, one running, 4 % failed, 2 % canceled, the rest succeeded; three kinds; one job every 5 s.
+queued, one running, 4 % failed, 2 % canceled, the rest succeeded; three kinds; one job every 5 s; four
+tenants, of which the first has two jobs in three. Each word of a prompt stands in the index of words.
 """
 
 from __future__ import annotations
@@ -10,19 +11,22 @@ import json
 import os
 import random
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy.engine import make_url
 
+from db.search.words import said_in
 from db.session import dsn_of
 
 KINDS = ("sound_effect", "background_music", "speech")
 WORDS = ("rain", "tin", "roof", "calm", "piano", "river", "night", "train", "bell", "wind", "glass", "step")
 APART = timedelta(seconds=5)
-COLUMNS = ("id", "kind", "state", "progress", "input", "caller_metadata", "provider", "priority",
-           "created_at", "finished_at", "deadline_at", "run_after", "crashes", "seq")  # fmt: skip
+TENANTS = ("default", "default", "default", "default", "default", "default", "blue", "red", "green")
+WORD_COLUMNS = ("tenant", "word", "created_at", "job_id")
+COLUMNS = ("id", "kind", "tenant", "state", "said", "progress", "input", "caller_metadata", "provider",
+           "priority", "created_at", "finished_at", "deadline_at", "run_after", "crashes", "seq")  # fmt: skip
 
 
 async def fill(url: str, count: int, *, state: str | None = None, seed: int = 1) -> list[str]:
@@ -52,7 +56,8 @@ def _rows(count: int, state: str | None, seed: int) -> Iterator[dict[str, Any]]:
                            "succeeded")  # fmt: skip
         words = " ".join(pick.choices(WORDS, k=6))
         yield {
-            "id": id_of(at, os.urandom(10)), "kind": pick.choice(KINDS), "state": stands, "progress": 0.0,
+            "id": id_of(at, os.urandom(10)), "kind": pick.choice(KINDS), "tenant": pick.choice(TENANTS),
+            "state": stands, "said": said_in({"prompt": f"{words} {number}"}), "progress": 0.0,
             "input": json.dumps({"prompt": f"{words} {number}", "duration_s": 5.0}), "caller_metadata": "{}",
             "provider": "auto", "priority": 0, "created_at": at,
             "finished_at": None if stands in ("queued", "running") else at,
@@ -76,10 +81,19 @@ def _into_sqlite(url: str, rows: Iterator[dict[str, Any]]) -> list[str]:
             )
 
     connection.executemany(f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({marks})", values())
+    jobs = connection.execute("SELECT tenant, said, created_at, id FROM jobs").fetchall()
+    ordered = sorted(_words(jobs))
+    connection.executemany("INSERT INTO job_words VALUES (?, ?, ?, ?)", ordered)
     connection.commit()
     connection.execute("ANALYZE")
     connection.close()
     return ids
+
+
+def _words(jobs: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    for tenant, said, created_at, job_id in jobs:
+        for word in set(said.split()):
+            yield tenant, word, created_at, job_id
 
 
 async def _into_postgres(url: str, rows: Iterator[dict[str, Any]]) -> list[str]:
@@ -94,6 +108,10 @@ async def _into_postgres(url: str, rows: Iterator[dict[str, Any]]) -> list[str]:
             yield tuple(row[name] for name in COLUMNS)
 
     await connection.copy_records_to_table("jobs", records=records(), columns=COLUMNS)
+    jobs = await connection.fetch("SELECT tenant, said, created_at, id FROM jobs")
+    ordered = sorted(_words(tuple(job) for job in jobs))
+    await connection.copy_records_to_table("job_words", records=ordered, columns=WORD_COLUMNS)
     await connection.execute("VACUUM ANALYZE jobs")
+    await connection.execute("VACUUM ANALYZE job_words")
     await connection.close()
     return ids

@@ -172,7 +172,8 @@ def durable_postgres(*, preload: Path | None = None) -> Iterator[Postgres]:
     finally:
         if process is not None:
             process.send_signal(signal.SIGINT)
-            process.wait(timeout=20)
+            # Its last checkpoint may have gigabytes to write.
+            process.wait(timeout=120)
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -1,7 +1,8 @@
 """Lists, searches and next pages at 1,000,000 jobs beside 10,000, on SQLite and PostgreSQL.
 
 What `GET /v1/jobs` asks of the database, for every combination of the filters that it takes: state (common,
-rare), kind, since and until (recent, long ago, a window), words (in every job, in one old job, in none).
+rare), kind, since and until (recent, long ago, a window), a search (a frequent word, two of them, one or
+another, one without another, a word of one old job, of none).
 The first page, and the next one far down. Filling is not measured. The two sizes take turns. Of each family
 the table has the median of all ratios, the worst ratio among the questions with as many jobs in the answer
 at both sizes, and the slowest question at the larger one.
@@ -22,9 +23,11 @@ from fill import APART, fill
 from ground import Figure, Skipped, durable_postgres, median, migrate, run_bench, skipped
 
 from app.jobs import Jobs
+from app.search.language import parse
 from app.settings import load_settings
 from app.wiring import open_runtime
-from db.jobs import JobFilter, count_crowds
+from db.jobs import count_crowds, find_job
+from db.search.pages import JobFilter, Place, list_jobs
 from db.session import Database
 from db.states import JobState
 
@@ -63,8 +66,8 @@ def measure(quick: bool) -> list[Figure]:
     return figures
 
 
-def _filters(count: int, deep: str | None, old_word: str) -> Iterator[tuple[str, JobFilter]]:
-    """Every combination, named; `deep` is the id to go on before."""
+def _filters(count: int, deep: Place | None, old_word: str) -> Iterator[tuple[str, JobFilter]]:
+    """Every combination, named; `deep` is the place to go on from."""
     now = datetime.now(UTC)
     middle = now - count / 2 * APART
     times = {
@@ -75,13 +78,17 @@ def _filters(count: int, deep: str | None, old_word: str) -> Iterator[tuple[str,
     }
     states = {"": None, "common state": JobState.SUCCEEDED, "rare state": JobState.QUEUED,
               "some state": JobState.FAILED}  # fmt: skip
-    texts = {"": None, "common word": "rain", "one job's word": old_word, "no job's word": "zebra"}
+    texts = {
+        "": None, "common word": "rain", "two common words": "rain tin",
+        "either of two words": "rain OR tin", "a word without another": "rain -tin",
+        "one job's word": old_word, "no job's word": "zebra",
+    }  # fmt: skip
     for state, kind, span, text in itertools.product(states, ("", "kind"), times, texts):
         name = ", ".join(filter(None, (state, kind, span, text, "next page" if deep else "")))
         since, until = times[span]
         yield name or "all", JobFilter(
-            state=states[state], kind="speech" if kind else None, since=since, until=until, text=texts[text],
-            before_id=deep,
+            tenant="default", state=states[state], kind="speech" if kind else None, since=since, until=until,
+            asked=parse(texts[text], now=now) if texts[text] else None, before=deep,
         )  # fmt: skip
 
 
@@ -92,13 +99,33 @@ async def _compare(engine: str, folder: str, urls: list[str], counts: tuple[int,
             ids = await fill(url, count)
             # A tenth of the way up from the oldest; a number that only one old prompt ends with.
             questions: dict[str, Question] = {}
-            for deep in (None, ids[count // 10]):
-                for name, wanted in _filters(count, deep, f" {count // 20}"):
+            far = await _place_of(database, ids[count // 10])
+            old_word = await _word_of_one(database, count // 20)
+            for deep in (None, far):
+                for name, wanted in _filters(count, deep, old_word):
                     questions[name] = _page(jobs, wanted)
             questions["count of live jobs"] = _reading(database, count_crowds)
             asked.append(questions)
         took = {name: await _take_turns(asked[0][name], asked[1][name]) for name in asked[0]}
     return _families(engine, took)
+
+
+async def _place_of(database: Database, job_id: str) -> Place:
+    async with database.reading() as tx:
+        job = await find_job(tx, job_id)
+    assert job is not None
+    return Place(job.created_at, job.id)
+
+
+async def _word_of_one(database: Database, number: int) -> str:
+    """A number that only one prompt ends with, of a job that the tenant has."""
+    async with database.reading() as tx:
+        while True:
+            wanted = JobFilter(tenant="default", asked=parse(str(number), now=datetime.now(UTC)))
+            jobs, _ = await list_jobs(tx, wanted, limit=1)
+            if jobs:
+                return str(number)
+            number += 1
 
 
 def _opened(url: str, folder: str) -> _Opened:

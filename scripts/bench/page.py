@@ -26,6 +26,7 @@ BENCHES = {
     "memory": "resident memory of a waiting job",
     "feed": "a move with its event committed, beside the same without a feed",
     "neighbour": "a caller's p99 beside one at ten times its limit",
+    "finding": "median and p99 of lists and searches at a million jobs, what an index of words costs",
     "listing": "lists, searches and next pages at a million jobs, beside ten thousand",
 }
 """Each is a module beside this one; the order is the page's."""

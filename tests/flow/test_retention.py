@@ -152,7 +152,7 @@ async def test_many_expired_jobs_go_in_bounded_batches(stage_on: OpenStage) -> N
         async with line.runtime.line.database.transaction() as tx:
             await tx.insert_new(Job, *rows)
         async with line.runtime.line.database.transaction() as tx:
-            gone = await delete_expired_jobs(tx, now=datetime.now(UTC), limit=100, with_keys=True)
+            gone = await delete_expired_jobs(tx, now=datetime.now(UTC), limit=100, keyed_since=past)
         assert gone == (100, 0)
         assert await line.runtime.housekeeper.expire() == 150
         assert await line.count(Job) == 0

@@ -21,8 +21,8 @@ from app.jobs import JobRequest
 from app.wiring import Runtime, open_runtime
 from db import schema
 from db.engines import PoolLimits
-from db.jobs import JobFilter
 from db.mysql.owner import take_turn
+from db.search.pages import JobFilter
 from db.session import Database, DatabaseUnavailable
 from tests.conftest import SERVERS, MariadbServer, PostgresServer, make_settings
 
@@ -210,7 +210,7 @@ def _asked() -> JobRequest:
 
 
 async def _listed(runtime: Runtime) -> list[str]:
-    views, _ = await runtime.jobs.list_jobs(JobFilter(), limit=10)
+    views, _ = await runtime.jobs.list_jobs(JobFilter(tenant="default"), limit=10)
     return [view.job.id for view in views]
 
 

@@ -12,6 +12,7 @@ from sse_starlette import EventSourceResponse, ServerSentEvent
 from app.errors import InvalidInput
 from app.jobs import JobRequest
 from app.notify import job_topic
+from app.search.language import MOST_CHARS, parse
 from app.web.limits import BadHeader
 from app.web.parts import (
     Moment,
@@ -35,7 +36,7 @@ from app.web.schemas import (
     StateName,
 )
 from app.wiring import Runtime
-from db.jobs import JobFilter
+from db.search.pages import JobFilter, Place
 from db.states import JobState
 
 MOST_WAIT_S = 60.0
@@ -55,6 +56,7 @@ router = APIRouter(
 )
 NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such job"}}
 CONFLICT: Responses = {409: {"model": Problem, "description": "The job's state does not allow it"}}
+REFUSED: Responses = {400: {"model": Problem, "description": "The search or the cursor cannot be read"}}
 BROKE: Responses = {402: {"model": Problem, "description": "The budget is spent; `budget` says until when"}}
 BUSY: Responses = {503: {"model": Problem, "description": "Nothing was stored; see `Retry-After`"}}
 
@@ -89,7 +91,9 @@ async def submit_job(
         new.provider,
         new.deadline_s,
         new.priority,
+        tenant=caller.tenant,
         callback_url=new.callback_url,
+        retention_s=new.retention_s,
     )
     if new.dry_run:
         response.status_code = 200
@@ -103,7 +107,7 @@ async def submit_job(
     return JobOut.of(view, runtime.links)
 
 
-@router.get("")
+@router.get("", responses=REFUSED)
 async def list_jobs(
     runtime: Part,
     caller: Reader,
@@ -111,27 +115,31 @@ async def list_jobs(
     kind: KindName | None = None,
     since: Moment | None = None,
     until: Moment | None = None,
-    q: Annotated[str | None, Query(max_length=200, description="Words of the prompt or text")] = None,
+    q: Annotated[
+        str | None, Query(max_length=MOST_CHARS, description="A search; see the guide to finding jobs")
+    ] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
     cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> JobPage:
     """Jobs, newest first; `next_cursor` leads to the next page.
 
-    A page with `q` looks through at most 10,000 jobs: it may hold fewer than `limit`, even none, while
-    `next_cursor` says that there is more to look through.
+    `q` is a search such as `state:failed since:2h (rain OR "tin roof") -prompt:snow tag.album:blue`; one that
+    cannot be read is a 400 that names the column. A page with `q` looks through at most 10,000 jobs: it may
+    hold fewer than `limit`, even none, while `next_cursor` says that there is more to look through.
     """
     binding = ("jobs", caller.tenant, state, kind, since, until, q)
+    ended_at = unpack_cursor(cursor, runtime.cursors, binding=binding)
     wanted = JobFilter(
         tenant=caller.tenant,
         state=JobState(state) if state else None,
         kind=kind,
         since=since,
         until=until,
-        text=q,
-        before_id=unpack_cursor(cursor, runtime.cursors, binding=binding),
+        asked=parse(q, now=runtime.line.clock.now()) if q and not q.isspace() else None,
+        before=Place.read(ended_at) if ended_at else None,
     )
-    views, before_id = await runtime.jobs.list_jobs(wanted, limit=limit)
-    more = pack_cursor(before_id, runtime.cursors, binding=binding) if before_id else None
+    views, place = await runtime.jobs.list_jobs(wanted, limit=limit)
+    more = pack_cursor(str(place), runtime.cursors, binding=binding) if place else None
     return JobPage(items=[JobOut.of(view, runtime.links) for view in views], next_cursor=more)
 
 

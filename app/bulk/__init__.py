@@ -1,0 +1,1 @@
+"""Acts on many jobs: `acts` prepares and shows them, `runner` carries them out."""

@@ -1,0 +1,1 @@
+"""Finding jobs by a line of text: `language` reads it."""

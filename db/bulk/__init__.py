@@ -1,0 +1,1 @@
+"""Rows of acts on many jobs: `acts` has the verbs."""
