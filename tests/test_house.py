@@ -18,10 +18,10 @@ MOST_MODULES_IN_A_FOLDER = 10
 MOST_MODULES_IN_APP = 27
 MOST_MODULES_IN_DB = 17
 """One a table with its verbs, and what they stand on."""
-MOST_MODULES_IN_ROUTES = 12
+MOST_MODULES_IN_ROUTES = 16
 """One a family."""
-MOST_MODULES_IN_CLI = 15
-"""One a family of commands, and what they share."""
+MOST_MODULES_IN_CLI = 14
+"""One a family of commands."""
 MOST_MODULES = {
     ROOT / "app" / "cli": MOST_MODULES_IN_CLI,
     ROOT / "app": MOST_MODULES_IN_APP,
@@ -94,7 +94,7 @@ def test_the_environment_is_read_through_the_settings_alone() -> None:
         "app/engines/supervisor.py",
         "app/engines/predict.py",
         "app/engines/neural/predict.py",
-        "app/cli/connection.py",
+        "app/cli/tools/connection.py",
         "app/client/calls.py",  # the client runs on other machines than the service
     }
     found = [

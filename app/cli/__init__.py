@@ -17,7 +17,6 @@ from app import __version__
 from app.cli.access import audit, keys
 from app.cli.announcements import announcements, endpoints, webhooks
 from app.cli.bench import bench
-from app.cli.calls import Exit, ending
 from app.cli.costs import costs
 from app.cli.demo import demo
 from app.cli.doctor import doctor
@@ -29,6 +28,7 @@ from app.cli.recoveries import recover
 from app.cli.request import request
 from app.cli.serving import gpu_worker, migrate, serve, worker
 from app.cli.sweep import sweep
+from app.cli.tools.calls import Exit, ending
 
 EXIT_CODES = "Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 job failed · 5 timed out"
 

@@ -15,11 +15,11 @@ import typer
 from app.access.callers import DEFAULT_TENANT, Caller, Scope
 from app.access.desk import Issued, KeyDesk, has_ended
 from app.access.trail import Act
-from app.cli import show
-from app.cli.calls import CommandError, Exit, Json, run
-from app.cli.connection import ask, read_settings
 from app.cli.jobs import Cursor, Limit, given, span_s
 from app.cli.request import AsJson
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, Exit, Json, run
+from app.cli.tools.connection import ask, read_settings
 from app.errors import InvalidInput, NotFound
 from app.settings import Settings
 from app.watch.clocks import LineClock

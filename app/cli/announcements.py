@@ -10,11 +10,11 @@ from typing import Annotated
 
 import typer
 
-from app.cli import show
-from app.cli.calls import CommandError, Exit, Json, run
-from app.cli.connection import ask, read_settings
 from app.cli.jobs import Cursor, Limit, Since, Until, given, moment
 from app.cli.request import AsJson
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, Exit, Json, run
+from app.cli.tools.connection import ask, read_settings
 
 announcements = typer.Typer(no_args_is_help=True, help="What callers were told: list, show, resend.")
 endpoints = typer.Typer(no_args_is_help=True, help="Where callers are told: list, enable.")

@@ -17,9 +17,9 @@ from rich.table import Table
 
 from app.audio import family
 from app.audio.clips import CONTAINERS
-from app.cli import show
-from app.cli.calls import CommandError, Exit, Json, call, download, follow, submit
-from app.cli.connection import ServiceClient
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, Exit, Json, call, download, follow, submit
+from app.cli.tools.connection import ServiceClient
 from app.settings import Settings
 from app.storage import content_key
 

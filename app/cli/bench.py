@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from app.cli.calls import CommandError, Exit
+from app.cli.tools.calls import CommandError, Exit
 
 BENCHES = Path(__file__).resolve().parents[2] / "scripts" / "bench"
 

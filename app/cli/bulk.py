@@ -7,9 +7,9 @@ from typing import Any
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from app.cli import show
-from app.cli.calls import CommandError, Exit, Json, call, run
-from app.cli.connection import Origin, read_settings, service_client
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, Exit, Json, call, run
+from app.cli.tools.connection import Origin, read_settings, service_client
 from app.settings import Settings
 
 LOOK_EVERY_S = 0.5

@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from app.cli import show
-from app.cli.calls import Json, run
-from app.cli.connection import ask, read_settings
 from app.cli.jobs import Cursor, Since, Until, given, moment
 from app.cli.request import AsJson
+from app.cli.tools import show
+from app.cli.tools.calls import Json, run
+from app.cli.tools.connection import ask, read_settings
 
 
 def costs(

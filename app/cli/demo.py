@@ -15,7 +15,6 @@ import typer
 from rich.console import Console
 
 from app import __version__
-from app.cli import show
 from app.cli.batch import (
     Made,
     Wish,
@@ -27,10 +26,11 @@ from app.cli.batch import (
     summary,
     timing_table,
 )
-from app.cli.calls import CommandError, Exit, run
-from app.cli.connection import Origin, ServiceClient, read_settings, service_client
 from app.cli.request import AsJson
 from app.cli.serving import stop_signals
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, Exit, run
+from app.cli.tools.connection import Origin, ServiceClient, read_settings, service_client
 from app.settings import Settings
 
 WISHES = (

@@ -14,11 +14,11 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from app.cli import show
 from app.cli.bulk import act_on_many
-from app.cli.calls import CommandError, Exit, Json, call, run
-from app.cli.connection import ask, read_settings, service_client
 from app.cli.request import AsJson, ended_job, refuse_unsuccessful
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, Exit, Json, call, run
+from app.cli.tools.connection import ask, read_settings, service_client
 from app.settings import Settings
 
 jobs = typer.Typer(no_args_is_help=True, help="List, show, watch, cancel and retry jobs.")

@@ -12,13 +12,13 @@ from typing import Annotated
 
 import typer
 
-from app.cli import show
-from app.cli.calls import CommandError, Exit, run
-from app.cli.connection import ask, read_settings
-from app.cli.inert import inert
 from app.cli.jobs import Cursor, KindOption, Limit, Since, Until, given, moment
 from app.cli.recoveries import DryRun, MostItems, run_many
 from app.cli.request import AsJson
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, Exit, run
+from app.cli.tools.connection import ask, read_settings
+from app.cli.tools.inert import inert
 
 deliveries = typer.Typer(no_args_is_help=True, help="The ledger of outside news: list, show, replay.")
 

@@ -10,9 +10,9 @@ from typing import Annotated
 import typer
 
 from app.access.links import LOOK_EVERY_S, rotate_links
-from app.cli import show
-from app.cli.calls import run
-from app.cli.connection import read_settings
+from app.cli.tools import show
+from app.cli.tools.calls import run
+from app.cli.tools.connection import read_settings
 from app.settings import Settings
 from app.wiring.openers import check_schema, open_database
 

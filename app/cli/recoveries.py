@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
-from app.cli import show
-from app.cli.calls import ENDS, Json, call, follow, run
-from app.cli.connection import Origin, ServiceClient, ask, read_settings, service_client
 from app.cli.jobs import KindOption, Since, Until, given, moment
 from app.cli.request import AsJson
+from app.cli.tools import show
+from app.cli.tools.calls import ENDS, Json, call, follow, run
+from app.cli.tools.connection import Origin, ServiceClient, ask, read_settings, service_client
 from app.settings import Settings
 
 MOVE_ON_S = 120.0

@@ -14,10 +14,10 @@ from typing import Annotated, Any
 import typer
 from rich.markup import escape
 
-from app.cli import show
 from app.cli.batch import stored_path, suffix
-from app.cli.calls import CommandError, Exit, Json, call, download, follow, run, submit, upload
-from app.cli.connection import Origin, ServiceClient, read_settings, service_client
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, Exit, Json, call, download, follow, run, submit, upload
+from app.cli.tools.connection import Origin, ServiceClient, read_settings, service_client
 from app.kinds import KINDS
 from app.settings import Settings
 

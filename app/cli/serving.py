@@ -18,9 +18,9 @@ import typer
 import uvloop
 from alembic.util.exc import CommandError as MigrationError
 
-from app.cli import show
-from app.cli.calls import CommandError, Exit, run
-from app.cli.connection import read_settings
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, Exit, run
+from app.cli.tools.connection import read_settings
 from app.engines.neural.catalog import BY_KIND
 from app.gpu.groups import groups_for
 from app.gpu.memory import FreeMemory

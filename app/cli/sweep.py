@@ -11,9 +11,9 @@ from typing import Annotated
 
 import typer
 
-from app.cli import show
-from app.cli.calls import CommandError, run
-from app.cli.connection import read_settings
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, run
+from app.cli.tools.connection import read_settings
 from app.housekeeping import MOST_NAMED, Housekeeper, Swept
 from app.settings import Settings
 from app.wiring.openers import check_schema, open_database, open_storage

@@ -164,18 +164,22 @@ async def open_runtime(
         callbacks = Callbacks(secret=secret, public_url=settings.public_url, local=local)
         links = await stack.enter_async_context(keeping_links(database, life_s=settings.asset_url_s))
         runtime = _join(line, routes, bench, callbacks=callbacks, links=links, cursors=Cursors(secret=secret))
-        if settings.is_shared and not any(route.is_asked for route in routes.values()):
-            # Its items would be taken from those that can begin something.
-            stations = [station for station in stations if station is not Station.DISPATCH]
-        runtime.worker.keep_to(stations)
-        stack.push_async_callback(runtime.inbox.aclose)
-        stack.push_async_callback(runtime.jobs.aclose)
-        stack.push_async_callback(runtime.figures.aclose)
-        stack.push_async_callback(runtime.keyring.aclose)
-        stack.push_async_callback(runtime.rates.aclose)
-        await runtime.rates.start()
-        stack.push_async_callback(runtime.ledger.aclose)
+        await _begin(runtime, routes, stations, stack)
         yield runtime
+
+
+async def _begin(
+    runtime: Runtime, routes: Mapping[str, Route], stations: Collection[Station], stack: AsyncExitStack
+) -> None:
+    """Let the worker have its stations, and close what is open when all is over."""
+    if runtime.settings.is_shared and not any(route.is_asked for route in routes.values()):
+        # Its items would be taken from those that can begin something.
+        stations = [station for station in stations if station is not Station.DISPATCH]
+    runtime.worker.keep_to(stations)
+    parts = (runtime.inbox, runtime.jobs, runtime.figures, runtime.keyring, runtime.rates, runtime.ledger)
+    for part in parts:
+        stack.push_async_callback(part.aclose)
+    await runtime.rates.start()
 
 
 def _join(

@@ -12,8 +12,8 @@ from db.jobs import find_job
 from db.retention.expiry import assets_of, delete_unused_assets
 from db.search.index import forget_said
 from db.session import Transaction
-from db.states import LIVE_ATTEMPT_STATUSES, JobState
-from db.tables import Attempt, Delivery, Event, Job, JobInput, Output
+from db.states import LIVE_ATTEMPT_STATUSES, AnnouncementState, JobState
+from db.tables import Announcement, AnnouncementAttempt, Attempt, Delivery, Event, Job, JobInput, Output
 
 
 class Expunged(Enum):
@@ -47,6 +47,7 @@ async def expunge_job(tx: Transaction, job_id: str, *, tenant: str, now: datetim
     # What it cost stays in the attempts; what was said of it there goes.
     await tx.execute(update(Attempt).where(col(Attempt.job_id) == job_id).values(error=None, metrics={}))
     await forget_said(tx, job_id)
+    await _silence_announcements(tx, job_id)
     await tx.execute(
         update(Job)
         .where(col(Job.id) == job_id)
@@ -63,4 +64,19 @@ async def _silence_news(tx: Transaction, job_id: str) -> None:
         update(Delivery)
         .where(or_(col(Delivery.job_id) == job_id, col(Delivery.attempt_id).in_(attempt_ids)))
         .values(body=b"", headers={}, detail=None)
+    )
+
+
+async def _silence_announcements(tx: Transaction, job_id: str) -> None:
+    """That the caller was told stays, and when; not what was said, nor what was answered."""
+    ids = select(col(Announcement.id)).where(col(Announcement.job_id) == job_id)
+    await tx.execute(
+        update(AnnouncementAttempt)
+        .where(col(AnnouncementAttempt.announcement_id).in_(ids))
+        .values(response_body=b"", response_headers={}, request_headers={}, error=None)
+    )
+    await tx.execute(
+        update(Announcement)
+        .where(col(Announcement.job_id) == job_id, col(Announcement.state) != AnnouncementState.PENDING)
+        .values(payload="")
     )

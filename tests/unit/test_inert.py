@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from app.cli import show
-from app.cli.inert import inert, inert_json
+from app.cli.tools import show
+from app.cli.tools.inert import inert, inert_json
 from tests.fakes.texts import HOSTILE
 
 DIRECTIONS = set("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")

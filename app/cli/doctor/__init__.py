@@ -14,9 +14,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from app.cli import show
-from app.cli.calls import Exit, run
-from app.cli.connection import read_settings
 from app.cli.doctor.engines import ENGINE_CHECKS
 from app.cli.doctor.finding import Check, Finding, Level
 from app.cli.doctor.local import LOCAL_CHECKS
@@ -24,6 +21,9 @@ from app.cli.doctor.outside import OUTSIDE_CHECKS
 from app.cli.doctor.running import RUNNING_CHECKS
 from app.cli.doctor.sizes import SIZE_CHECKS
 from app.cli.request import AsJson
+from app.cli.tools import show
+from app.cli.tools.calls import Exit, run
+from app.cli.tools.connection import read_settings
 from app.errors import AppError
 from app.settings import Settings
 

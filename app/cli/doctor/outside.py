@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx
 import structlog
 
-from app.cli.calls import call
-from app.cli.connection import Origin, ServiceClient, running_url
 from app.cli.doctor.finding import Check, Finding, Level
+from app.cli.tools.calls import call
+from app.cli.tools.connection import Origin, ServiceClient, running_url
 from app.engines.supervisor import CogSupervisor
 from app.outbound import Outbound
 from app.outbound.selftest import ADDRESSES, SPELLINGS, find_gaps

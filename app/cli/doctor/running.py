@@ -8,8 +8,8 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from app.cli.connection import Origin, ServiceClient, running_url
 from app.cli.doctor.finding import Check, Finding
+from app.cli.tools.connection import Origin, ServiceClient, running_url
 from app.routing.circuits import Circuit
 from app.settings import Settings
 from app.watch.clocks import LineClock

@@ -23,11 +23,11 @@ import httpx
 import typer
 from rich.text import Text
 
-from app.cli import show
-from app.cli.calls import CommandError, Exit, Json, run
-from app.cli.connection import read_settings
 from app.cli.live.streaming import follow_stream
 from app.cli.live.tail import AfterCount, AsLines
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, Exit, Json, run
+from app.cli.tools.connection import read_settings
 from app.settings import Settings
 
 FORWARD_LIMIT_S = 30.0

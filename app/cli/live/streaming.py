@@ -17,9 +17,9 @@ from typing import Any
 import httpx
 
 from app.backoff import backoff_s, jittered
-from app.cli import show
-from app.cli.calls import CommandError, Json, problem_of
-from app.cli.connection import Origin, ServiceClient, running_url
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, Json, problem_of
+from app.cli.tools.connection import Origin, ServiceClient, running_url
 from app.settings import Settings
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 0.25, 15.0

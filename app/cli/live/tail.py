@@ -10,11 +10,11 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
-from app.cli import show
-from app.cli.calls import Json, run
-from app.cli.connection import read_settings
 from app.cli.jobs import KindOption, Since, given, moment
 from app.cli.live.streaming import Message, follow_stream
+from app.cli.tools import show
+from app.cli.tools.calls import Json, run
+from app.cli.tools.connection import read_settings
 from app.settings import Settings
 
 AsLines = Annotated[bool, typer.Option("--json", "--ndjson", help="A JSON object a line, for machines.")]

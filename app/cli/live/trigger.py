@@ -24,10 +24,10 @@ from typing import Annotated, Any, Literal
 import httpx
 import typer
 
-from app.cli import show
-from app.cli.calls import CommandError, Exit, Json, call, run
-from app.cli.connection import Origin, ServiceClient, read_settings, service_client
 from app.cli.request import AsJson
+from app.cli.tools import show
+from app.cli.tools.calls import CommandError, Exit, Json, call, run
+from app.cli.tools.connection import Origin, ServiceClient, read_settings, service_client
 from app.provider.signature import WebhookSecrets
 from app.settings import Settings
 from app.tokens import Callbacks

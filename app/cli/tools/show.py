@@ -20,8 +20,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeElapsedCo
 from rich.table import Table
 from rich.text import Text
 
-from app.cli.calls import Json
-from app.cli.inert import inert, inert_json
+from app.cli.tools.calls import Json
+from app.cli.tools.inert import inert, inert_json
 
 _PIPED_WIDTH = 240
 _STATE_STYLES = {

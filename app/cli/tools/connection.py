@@ -20,7 +20,7 @@ import httpx
 
 from app import __version__
 from app.access.keys import looks_like_key
-from app.cli.calls import CommandError, Exit, Json, call
+from app.cli.tools.calls import CommandError, Exit, Json, call
 from app.errors import StartupError
 from app.logs import configure_logs
 from app.main import create_app

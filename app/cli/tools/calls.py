@@ -21,7 +21,7 @@ from typing import Any, TypeVar
 
 import httpx
 
-from app.cli.inert import inert
+from app.cli.tools.inert import inert
 from app.errors import AppError
 from db.session import DatabaseUnavailable
 
