@@ -47,7 +47,7 @@ async def expunge_job(tx: Transaction, job_id: str, *, tenant: str, now: datetim
     # What it cost stays in the attempts; what was said of it there goes.
     await tx.execute(update(Attempt).where(col(Attempt.job_id) == job_id).values(error=None, metrics={}))
     await forget_said(tx, job_id)
-    await _silence_announcements(tx, job_id)
+    await _forget_announcements(tx, job_id)
     await tx.execute(
         update(Job)
         .where(col(Job.id) == job_id)
@@ -67,16 +67,14 @@ async def _silence_news(tx: Transaction, job_id: str) -> None:
     )
 
 
-async def _silence_announcements(tx: Transaction, job_id: str) -> None:
-    """That the caller was told stays, and when; not what was said, nor what was answered."""
-    ids = select(col(Announcement.id)).where(col(Announcement.job_id) == job_id)
-    await tx.execute(
-        update(AnnouncementAttempt)
-        .where(col(AnnouncementAttempt.announcement_id).in_(ids))
-        .values(response_body=b"", response_headers={}, request_headers={}, error=None)
+async def _forget_announcements(tx: Transaction, job_id: str) -> None:
+    """What the caller was told and answered; one that is yet to be told is told: it names ids and the state."""
+    told = select(col(Announcement.id)).where(
+        col(Announcement.job_id) == job_id, col(Announcement.state) != AnnouncementState.PENDING
     )
-    await tx.execute(
-        update(Announcement)
-        .where(col(Announcement.job_id) == job_id, col(Announcement.state) != AnnouncementState.PENDING)
-        .values(payload="")
-    )
+    ids = list((await tx.execute(told)).scalars())
+    for table, column in (
+        (AnnouncementAttempt, AnnouncementAttempt.announcement_id),
+        (Announcement, Announcement.id),
+    ):
+        await tx.execute(delete(table).where(col(column).in_(ids)))
