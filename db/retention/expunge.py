@@ -68,13 +68,11 @@ async def _silence_news(tx: Transaction, job_id: str) -> None:
 
 
 async def _forget_announcements(tx: Transaction, job_id: str) -> None:
-    """What the caller was told and answered; one that is yet to be told is told: it names ids and the state."""
+    """What the caller was told and answered; what is yet to be told is told first."""
     told = select(col(Announcement.id)).where(
         col(Announcement.job_id) == job_id, col(Announcement.state) != AnnouncementState.PENDING
     )
     ids = list((await tx.execute(told)).scalars())
-    for table, column in (
-        (AnnouncementAttempt, AnnouncementAttempt.announcement_id),
-        (Announcement, Announcement.id),
-    ):
-        await tx.execute(delete(table).where(col(column).in_(ids)))
+    attempts = col(AnnouncementAttempt.announcement_id).in_(ids)
+    await tx.execute(delete(AnnouncementAttempt).where(attempts))
+    await tx.execute(delete(Announcement).where(col(Announcement.id).in_(ids)))
