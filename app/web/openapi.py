@@ -27,8 +27,14 @@ TAGS = {
     "jobs": "Ask for audio; read, wait, list, cancel, retry, follow.",
     "uploads": "Files that jobs work on.",
     "assets": "What jobs made.",
-    "deliveries": "The ledger of outside news, replay and recovery.",
+    "events": "Everything that happens to jobs, as a list and as a stream.",
+    "deliveries": "The ledger of outside news, and sending one of them again.",
+    "ledger": "Who told the end of each prediction, and what was refused at the door.",
+    "recoveries": "Very many predictions or deliveries at once, with progress and an end.",
+    "announcements": "What callers were told, where, and signed how.",
     "costs": "What was spent.",
+    "keys": "Who may call: keys and what each allows.",
+    "audit": "Who did what.",
     "webhooks": "Where providers call back. Callers never do.",
     "health": "Whether the process is alive and able, and how it goes.",
 }
@@ -90,7 +96,10 @@ def make_openapi(app: FastAPI) -> Json:
         KEY: {
             "type": "http",
             "scheme": "bearer",
-            "description": "A key. None is asked for before the first is made",
+            "description": (
+                "A key with the scope that the operation names; `admin` stands for all. None is asked for "
+                "before the first is made: the other alternative, of no key"
+            ),
         }
     }
     components["responses"] = {f"Problem{status}": _problems(codes) for status, codes in _shared()}
@@ -99,7 +108,7 @@ def make_openapi(app: FastAPI) -> Json:
         link(operation)
         form_headers(operation)
         if path.startswith("/v1/") and path != WEBHOOK_PATH:
-            operation.setdefault("security", [{KEY: []}, {}])
+            operation["security"] = [*operation["security"], {}]
             _add_problems(operation)
             _add_headers(operation)
     for unused in ("HTTPValidationError", "ValidationError"):
