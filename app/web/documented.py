@@ -22,17 +22,26 @@ EXAMPLES: dict[str, Json] = {
     "translation": {"text": "Good morning.", "source": "en", "target": "es"},
     "stem_separation": {"audio": "upl_0199a5d0c3f07b6e9f5a6f1d2c3b4a59"},
 }
+_OF_A_JOB = ("list_job_events", "list_steps", "rerun_job", "expunge_job")
+_OF_A_RECOVERY = ("get_recovery", "list_items", "abort_recovery")
 LINKS = {
-    ("submit_job", "202"): ("id", "job_id", ("get_job", "cancel_job", "retry_job", "list_events")),
+    ("submit_job", "202"): ("id", "job_id", ("get_job", "cancel_job", "retry_job", *_OF_A_JOB)),
     ("retry_job", "202"): ("id", "job_id", ("get_job", "cancel_job")),
-    ("get_job", "200"): ("id", "job_id", ("cancel_job", "retry_job", "list_events")),
+    ("rerun_job", "202"): ("id", "job_id", ("get_job", "cancel_job")),
+    ("get_job", "200"): ("id", "job_id", ("cancel_job", "retry_job", *_OF_A_JOB)),
+    ("act_on_many", "202"): ("id", "act_id", ("get_act", "abort_act")),
+    ("recover", "202"): ("id", "recovery_id", _OF_A_RECOVERY),
+    ("replay_many", "202"): ("id", "recovery_id", _OF_A_RECOVERY),
+    ("create_key", "201"): ("id", "key_id", ("rotate_key", "revoke_key")),
 }
 """Where an answer leads: the member that says so, the parameter that it fills, and the operations."""
-HEADER_FORMS: dict[str, Json] = {
-    "idempotency-key": {"type": "string", "pattern": r"^[!-~]{1,255}$"},
-    "last-event-id": {"type": "string", "pattern": r"^[0-9]{1,9}$"},
+IDEMPOTENCY_KEY: Json = {"type": "string", "pattern": r"^[!-~]{1,255}$"}
+LAST_EVENT_IDS: dict[str, Json] = {
+    "list_job_events": {"type": "string", "pattern": r"^[0-9]{1,9}$"},
+    "list_events": {"type": "string", "pattern": r"^[0-9]{1,19}$"},
+    "list_deliveries": {"type": "string", "pattern": r"^dlv_[0-9a-f]{32}$"},
 }
-"""Forms that routes judge by themselves, with a problem of their own."""
+"""By operation. These forms routes judge by themselves, with a problem of their own."""
 
 
 def spell_out_jobs(made: Json) -> None:
@@ -81,6 +90,8 @@ def link(operation: Json) -> None:
 def form_headers(operation: Json) -> None:
     """Give headers the form that their routes hold them to."""
     for parameter in operation.get("parameters", ()):
-        form = HEADER_FORMS.get(parameter["name"].lower()) if parameter["in"] == "header" else None
-        if form is not None:
-            parameter["schema"] = form
+        name = parameter["name"].lower() if parameter["in"] == "header" else ""
+        if name == "idempotency-key":
+            parameter["schema"] = IDEMPOTENCY_KEY
+        elif name == "last-event-id":
+            parameter["schema"] = LAST_EVENT_IDS[operation["operationId"]]
