@@ -15,7 +15,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request, Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Strict
 
 from app.access.callers import Caller, Scope
 from app.access.keys import KeyNeeded
@@ -90,8 +90,9 @@ def _in_utc(moment: datetime) -> datetime:
         raise ValueError("a time outside the calendar") from exc
 
 
-Moment = Annotated[AwareDatetime, BeforeValidator(_written_out), AfterValidator(_in_utc)]
-"""A time with its zone that is one in UTC too: the calendar's first and last hours are not everywhere."""
+Moment = Annotated[AwareDatetime, Strict(False), BeforeValidator(_written_out), AfterValidator(_in_utc)]
+"""A time with its zone that is one in UTC too: the calendar's first and last hours are not everywhere.
+Never strict: JSON has no type for it, so a text must do in strict models, too."""
 
 Responses = dict[int | str, dict[str, Any]]
 """Documented responses by status, as FastAPI takes them."""

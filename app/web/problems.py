@@ -15,8 +15,9 @@ import structlog
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
-from starlette.routing import Match
+from starlette.routing import compile_path
 from starlette.types import Scope
 
 from app.access.keys import KeyNeeded
@@ -140,14 +141,16 @@ def is_json(content_type: str) -> bool:
 
 
 def methods_at(app: FastAPI, scope: Scope) -> list[str]:
-    """What may be done at this address: with every GET there is a HEAD."""
-    found = {
-        method
-        for method in ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD")
-        for route in app.router.routes
-        if route.matches({**scope, "method": method})[0] is Match.FULL
-    }
-    return sorted(found | ({"HEAD"} if "GET" in found else set()))
+    """What may be done at this address: with every GET there is a HEAD.
+
+    An address such as `…/resend` is itself, and not an id in its place: the plainest path counts alone.
+    """
+    found: dict[str, set[str]] = {}
+    for route in iter_route_contexts(app.router.routes):
+        if route.path and route.methods and compile_path(route.path)[0].match(scope["path"]):
+            found.setdefault(route.path, set()).update(route.methods)
+    allowed = found[min(found, key=lambda path: path.count("{"))] if found else {"GET"}
+    return sorted(allowed | ({"HEAD"} if "GET" in allowed else set()))
 
 
 def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONResponse:

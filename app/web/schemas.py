@@ -17,14 +17,20 @@ from app.kinds.base import JsonBody
 from app.views import JobView, why_waiting
 from db.tables import Attempt, Delivery, Event
 
-KindName = Annotated[str, Field(examples=list(KINDS), max_length=64)]
+Text = Annotated[str, Field(pattern=r"^[^\x00]*$")]
+"""Without NUL, which PostgreSQL takes in no text."""
+KindName = Annotated[Text, Field(examples=list(KINDS), max_length=64)]
 StateName = Literal["queued", "running", "finishing", "succeeded", "failed", "canceled"]
 
 
-class NewJob(JsonBody):
-    """A request for audio."""
+class Asked(JsonBody):
+    """The base of bodies that callers send: no unknown fields, and `0` is no truth value."""
 
     model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class NewJob(Asked):
+    """A request for audio."""
 
     kind: KindName
     input: dict[str, Any] = Field(description="By kind; see the guide to job kinds")

@@ -252,6 +252,60 @@ async def test_an_event_to_go_on_after_must_be_a_number(sqlite_line: Stage, seq:
     assert (reply.status_code, reply.json()["field"]) == (422, "Last-Event-ID")
 
 
+LOOSE = [
+    ("/v1/recoveries", {"dry_run": 0}, "dry_run"),
+    ("/v1/recoveries", {"dry_run": "true"}, "dry_run"),
+    ("/v1/recoveries", {"limit": "5"}, "limit"),
+    ("/v1/deliveries/replay", {"since": 1_700_000_000}, "since"),
+    ("/v1/deliveries/import", {"headers": {}, "body_base64": 5}, "body_base64"),
+    ("/v1/announcements/resend", {"since": "2026-01-31T12:00:00Z", "dry_run": 1}, "dry_run"),
+    ("/v1/webhook-secrets", {"overlap_s": False}, "overlap_s"),
+    ("/v1/keys", {"name": 5, "scopes": ["admin"]}, "name"),
+    ("/v1/keys", {"name": "a", "scopes": ["admin", "all"]}, "scopes"),
+    ("/v1/keys/key_1/rotate", {"overlap_s": True}, "overlap_s"),
+    ("/v1/jobs/bulk", {"action": "cancel", "q": "state:queued", "dry_run": "yes"}, "dry_run"),
+    ("/v1/jobs/job_1/rerun", {"from_step": "finish"}, "from"),
+]
+
+
+@pytest.mark.parametrize(("path", "body", "field"), LOOSE)
+async def test_no_value_is_taken_for_one_of_another_type(
+    strict: Stage, path: str, body: dict[str, Any], field: str
+) -> None:
+    reply = await strict.client.post(path, json=body)
+    assert reply.status_code == 422, reply.text
+    assert reply.json()["field"].startswith(field)
+
+
+@pytest.mark.parametrize("text", ["nul \x00 inside", "half a pair \ud83d"])
+@pytest.mark.parametrize(
+    ("path", "body", "field"),
+    [
+        ("/v1/recoveries", {}, "kind"),
+        ("/v1/deliveries/replay", {}, "kind"),
+        ("/v1/deliveries/import", {"headers": {}, "body_base64": ""}, "attempt_id"),
+        ("/v1/deliveries/import", {"headers": {}, "body_base64": ""}, "provider"),
+        ("/v1/announcements/resend", {"since": "2026-01-31T12:00:00Z"}, "endpoint"),
+        ("/v1/keys", {"scopes": ["admin"]}, "name"),
+        ("/v1/jobs/bulk", {"action": "cancel"}, "q"),
+        ("/v1/jobs/bulk", {"action": "cancel"}, "ids"),
+    ],
+)
+async def test_a_text_that_no_database_takes_is_refused_by_every_route(
+    line: Stage, path: str, body: dict[str, Any], field: str, text: str
+) -> None:
+    content = json.dumps({**body, field: [text] if field == "ids" else text}).encode()
+    reply = await line.client.post(path, content=content, headers={"content-type": "application/json"})
+    assert 400 <= reply.status_code < 500, (reply.status_code, reply.text)
+    assert reply.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("last", ["first", "dlv_1", "job_" + "0" * 32, "dlv_" + "G" * 32])
+async def test_a_delivery_to_go_on_after_must_be_the_id_of_one(sqlite_line: Stage, last: str) -> None:
+    reply = await sqlite_line.client.get("/v1/deliveries", headers={"last-event-id": last})
+    assert (reply.status_code, reply.json()["field"]) == (422, "Last-Event-ID")
+
+
 async def test_odd_but_valid_text_comes_back_as_it_was_sent(line: Stage) -> None:
     """Fault 23."""
     prompt = "<b>rain</b>\r\nX: y \u202e\u200f 🌧 \x1b[31m 𝄞"

@@ -263,7 +263,8 @@ async def test_the_head_of_a_stream_of_events_ends(sqlite_line: Stage) -> None:
         ("GET", "/v1/uploads", "POST"),
         ("TRACE", "/v1/costs", "GET, HEAD"),
         ("OPTIONS", "/v1/jobs/job_1/cancel", "POST"),
-        ("HEAD", "/v1/recoveries", "POST"),
+        ("HEAD", "/v1/uploads", "POST"),
+        ("OPTIONS", "/v1/announcements/resend", "POST"),
         ("PUT", "/v1/webhooks/replicate/att_1", "POST"),
     ],
 )

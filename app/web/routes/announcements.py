@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.web.parts import (
     Administrator,
@@ -18,7 +18,7 @@ from app.web.parts import (
     pack_cursor,
     unpack_cursor,
 )
-from app.web.schemas import Problem
+from app.web.schemas import Asked, Problem, Text
 from db.announcements.ledger import AnnouncementFilter
 from db.states import AnnouncementState
 from db.tables import Announcement, AnnouncementAttempt, Endpoint, WebhookSecret
@@ -110,14 +110,12 @@ class AnnouncementPage(BaseModel):
     next_cursor: str | None
 
 
-class NewResend(BaseModel):
+class NewResend(Asked):
     """Which announcements to send again."""
-
-    model_config = ConfigDict(extra="forbid")
 
     since: Moment = Field(description="Made from then on")
     until: Moment | None = Field(None, description="Made before then; null: now")
-    endpoint: str | None = Field(None, max_length=64, description="Only to this endpoint")
+    endpoint: Text | None = Field(None, max_length=64, description="Only to this endpoint")
     state: StateWord | None = Field(None, description="Only in this state; null: `failed` and `held`")
     dry_run: bool = Field(False, description="Count, and send nothing")
 
@@ -186,10 +184,8 @@ class SecretsOut(BaseModel):
     items: list[SecretOut]
 
 
-class NewRotation(BaseModel):
+class NewRotation(Asked):
     """How a new secret takes the place of the current one."""
-
-    model_config = ConfigDict(extra="forbid")
 
     overlap_s: float = Field(
         A_DAY_S, ge=0, description="How long the old one signs along; 0 ends all older ones now"

@@ -6,12 +6,12 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.bulk.acts import MOST_NAMED, BulkRequest
 from app.search.language import MOST_CHARS
 from app.web.parts import Part, Reader, Responses, Writer
-from app.web.schemas import Problem, StateName
+from app.web.schemas import Asked, Problem, StateName, Text
 from db.states import BulkAction
 from db.tables import BulkAct, BulkItem, Job
 
@@ -26,14 +26,12 @@ router = APIRouter(
 )
 
 
-class NewBulkAct(BaseModel):
+class NewBulkAct(Asked):
     """What to do, and to which jobs: a search, or ids."""
-
-    model_config = ConfigDict(extra="forbid")
 
     action: Literal["cancel", "retry"]
     q: str | None = Field(None, max_length=MOST_CHARS, description="A search; ages count from now")
-    ids: list[Annotated[str, Field(max_length=64)]] = Field(default_factory=list, max_length=MOST_NAMED)
+    ids: list[Annotated[Text, Field(max_length=64)]] = Field(default_factory=list, max_length=MOST_NAMED)
     dry_run: bool = Field(False, description="Answer 200 with how many and the first; nothing is done")
 
 

@@ -6,18 +6,20 @@ import base64
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import Base64Bytes, BaseModel, ConfigDict, Field
+from pydantic import Base64Bytes, Field
 from sse_starlette import EventSourceResponse
 
 from app.ledger.originals import Original
 from app.web.arrivals import Watch
 from app.web.parts import Part, Reader, Replayer, Responses, pack_cursor, unpack_cursor
 from app.web.schemas import (
+    Asked,
     DeliveryDetail,
     DeliveryOut,
     DeliveryPage,
     Problem,
     ReceiptOut,
+    Text,
 )
 from db.states import DeliveryOutcome
 
@@ -85,19 +87,17 @@ async def get_body(delivery_id: DeliveryId, runtime: Part, caller: Reader) -> Re
     return Response(delivery.body, media_type="application/octet-stream", headers=headers)
 
 
-class OriginalIn(BaseModel):
+class OriginalIn(Asked):
     """A provider's message as it was sent, however long ago."""
 
-    model_config = ConfigDict(extra="forbid")
-
-    provider: str = Field("replicate", max_length=32)
-    attempt_id: str | None = Field(
+    provider: Text = Field("replicate", max_length=32)
+    attempt_id: Text | None = Field(
         None, max_length=64, description="As its address named it; left out: found by the prediction's id"
     )
-    headers: dict[str, Annotated[str, Field(max_length=1024)]] = Field(
+    headers: dict[Text, Annotated[Text, Field(max_length=1024)]] = Field(
         max_length=64, description="`webhook-id`, `webhook-timestamp` and `webhook-signature` among them"
     )
-    body_base64: Base64Bytes = Field(description="The body, byte for byte")
+    body_base64: Base64Bytes = Field(strict=False, description="The body, byte for byte")
 
 
 @router.post(

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.ended.rerun import StepName, StepView
 from app.web.parts import Part, Reader, Responses, Writer
-from app.web.schemas import JobOut, Problem
+from app.web.schemas import Asked, JobOut, Problem
 
 JobId = Annotated[str, Path(max_length=64, description="The job's id")]
 NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such job"}}
@@ -50,10 +50,8 @@ class StepList(BaseModel):
     items: list[StepOut]
 
 
-class NewRerun(BaseModel):
+class NewRerun(Asked):
     """From which step, and what is different."""
-
-    model_config = ConfigDict(extra="forbid", populate_by_name=True)
 
     from_step: Literal["dispatch", "finish"] = Field(alias="from")
     input: dict[str, Any] = Field(

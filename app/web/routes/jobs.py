@@ -57,6 +57,7 @@ router = APIRouter(
 NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such job"}}
 CONFLICT: Responses = {409: {"model": Problem, "description": "The job's state does not allow it"}}
 REFUSED: Responses = {400: {"model": Problem, "description": "The search or the cursor cannot be read"}}
+GONE: Responses = {410: {"model": Problem, "description": "What it asked for was expunged"}}
 BROKE: Responses = {402: {"model": Problem, "description": "The budget is spent; `budget` says until when"}}
 BUSY: Responses = {503: {"model": Problem, "description": "Nothing was stored; see `Retry-After`"}}
 
@@ -159,7 +160,7 @@ async def cancel_job(job_id: JobId, runtime: Part, caller: Writer) -> JobOut:
     return JobOut.of(await runtime.jobs.cancel(job_id, by=caller), runtime.links)
 
 
-@router.post("/{job_id}/retry", status_code=202, responses=NOT_FOUND | CONFLICT | BROKE | BUSY)
+@router.post("/{job_id}/retry", status_code=202, responses=NOT_FOUND | CONFLICT | GONE | BROKE | BUSY)
 async def retry_job(
     job_id: JobId,
     runtime: Part,

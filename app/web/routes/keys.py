@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field, Strict
 
 from app.access.callers import Scope
 from app.access.desk import LONGEST_OVERLAP_S, MOST_NAME_CHARACTERS, Issued
 from app.web.parts import Administrator, Moment, Part, Responses, pack_cursor, unpack_cursor
-from app.web.schemas import Problem
+from app.web.schemas import Asked, Problem
 from db.tables import AccessKey
 
 KeyId = Annotated[str, Path(max_length=64, description="The key's id")]
@@ -21,20 +21,16 @@ REFUSED: Responses = {
 router = APIRouter(prefix="/v1/keys", tags=["keys"], responses=REFUSED)
 
 
-class NewAccessKey(BaseModel):
+class NewAccessKey(Asked):
     """A key to be made, in the tenant of whoever asks."""
 
-    model_config = ConfigDict(extra="forbid")
-
     name: str = Field(min_length=1, max_length=MOST_NAME_CHARACTERS, description="For people")
-    scopes: list[Scope] = Field(min_length=1, max_length=len(Scope))
+    scopes: list[Annotated[Scope, Strict(False)]] = Field(min_length=1, max_length=len(Scope))
     expires_at: Moment | None = Field(None, description="When it ends; null: not by itself")
 
 
-class Rotation(BaseModel):
+class Rotation(Asked):
     """How a key is replaced."""
-
-    model_config = ConfigDict(extra="forbid")
 
     overlap_s: float = Field(
         86_400, ge=0, le=LONGEST_OVERLAP_S, description="How long the old key goes on beside the new one"

@@ -9,14 +9,14 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query, Response, status
 from fastapi.encoders import jsonable_encoder
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, Field
 
 from app.access.callers import Caller
 from app.costs.prices import to_usd
 from app.ledger.effects import Effect
 from app.ledger.recoveries import Plan, Standing, Task
 from app.web.parts import Moment, Part, Reader, Replayer, Responses, pack_cursor, unpack_cursor
-from app.web.schemas import KindName, Problem
+from app.web.schemas import Asked, KindName, Problem
 from app.wiring import Runtime
 from db.ledger.candidates import Wanted
 from db.tables import RecoveryItem
@@ -36,10 +36,8 @@ router = APIRouter(prefix="/v1", tags=["recoveries"])
 NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such recovery"}}
 
 
-class NewRecovery(BaseModel):
+class NewRecovery(Asked):
     """Which live attempts to ask their providers about."""
-
-    model_config = ConfigDict(extra="forbid")
 
     since: Moment | None = Field(None, description="Made from then on; a week before `until`")
     until: Moment | None = Field(None, description="Made before then; now")
