@@ -43,8 +43,8 @@ from app.client.errors import (
     UnexpectedAnswer,
 )
 from app.client.ledger import (
-    Announcement,
     AnnouncementDetail,
+    AnnouncementFacts,
     Delivery,
     DeliveryDetail,
     Plan,
@@ -68,8 +68,8 @@ from app.client.models import (
 )
 
 __all__ = [
-    "Announcement",
     "AnnouncementDetail",
+    "AnnouncementFacts",
     "Asset",
     "AsyncJob",
     "AsyncOutput",

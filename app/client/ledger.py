@@ -119,7 +119,7 @@ class RecoveryItems(Fact):
     next_after: int | None
 
 
-class Announcement(Fact):
+class AnnouncementFacts(Fact):
     """A job's end, and how far telling its caller has come."""
 
     id: str
@@ -167,7 +167,7 @@ class AnnouncementTry(Fact):
     next_at: datetime | None
 
 
-class AnnouncementDetail(Announcement):
+class AnnouncementDetail(AnnouncementFacts):
     """The same with its body and the tries at it, the first one first."""
 
     payload: str

@@ -223,6 +223,14 @@ async def test_a_service_that_ends_waits_early_is_not_asked_without_end(ground: 
     assert (await client.jobs.get(job.id)).state == "queued"
 
 
+async def test_a_feed_that_is_closed_at_once_is_not_asked_without_end(ground: Ground) -> None:
+    client = ground.connect(ground.url, retry_for_s=2)
+    ground.stage.runtime.feed.release()
+    with pytest.raises(reprise.Unavailable, match="was closed"):
+        [event async for event in client.events()]
+    assert 1 < len(ground.front.asked("GET", "/v1/events")) < 30
+
+
 async def test_of_a_file_that_changes_while_it_is_sent_no_half_is_stored(ground: Ground) -> None:
     class Growing(io.BytesIO):
         def read(self, size: int | None = -1) -> bytes:

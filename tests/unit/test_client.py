@@ -78,8 +78,8 @@ def test_both_clients_have_the_same_names() -> None:
 SHAPES: dict[str, type[models.Fact]] = {
     "AnnouncementAttemptOut": ledger.AnnouncementTry,
     "AnnouncementDetail": ledger.AnnouncementDetail,
-    "AnnouncementOut": ledger.Announcement,
-    "AnnouncementPage": models.Page[ledger.Announcement],
+    "AnnouncementOut": ledger.AnnouncementFacts,
+    "AnnouncementPage": models.Page[ledger.AnnouncementFacts],
     "AssetOut": models.Asset,
     "AttemptOut": models.Attempt,
     "CostGroupOut": models.CostGroup,

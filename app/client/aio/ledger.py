@@ -7,7 +7,7 @@ from datetime import datetime
 
 from app.client import calls
 from app.client.aio.transport import AsyncTransport
-from app.client.ledger import Announcement, AnnouncementDetail, Delivery, DeliveryDetail, Receipt
+from app.client.ledger import AnnouncementDetail, AnnouncementFacts, Delivery, DeliveryDetail, Receipt
 from app.client.models import CostGroup, CostReport, Page, parse
 
 
@@ -65,12 +65,12 @@ class AsyncAnnouncements:
         endpoint: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> Page[Announcement]:
+    ) -> Page[AnnouncementFacts]:
         """One page of announcements, newest first."""
         call = calls.list_announcements(
             job_id=job_id, state=state, endpoint=endpoint, limit=limit, cursor=cursor
         )
-        return parse(Page[Announcement], await self._transport.ask(call))
+        return parse(Page[AnnouncementFacts], await self._transport.ask(call))
 
     async def list(
         self,
@@ -79,7 +79,7 @@ class AsyncAnnouncements:
         state: str | None = None,
         endpoint: str | None = None,
         limit: int = 50,
-    ) -> AsyncIterator[Announcement]:
+    ) -> AsyncIterator[AnnouncementFacts]:
         """All of them, newest first; the pages, of `limit` each, are fetched as they are needed."""
         cursor = None
         while True:
@@ -95,10 +95,10 @@ class AsyncAnnouncements:
         call = calls.get_announcement(announcement_id)
         return parse(AnnouncementDetail, await self._transport.ask(call))
 
-    async def resend(self, announcement_id: str) -> Announcement:
+    async def resend(self, announcement_id: str) -> AnnouncementFacts:
         """Send one again, under the same `webhook-id`. Raises Conflict while its receiver is disabled."""
         call = calls.resend_announcement(announcement_id)
-        return parse(Announcement, await self._transport.ask(call))
+        return parse(AnnouncementFacts, await self._transport.ask(call))
 
 
 class AsyncCosts:

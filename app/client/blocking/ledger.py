@@ -9,7 +9,7 @@ from datetime import datetime
 
 from app.client import calls
 from app.client.blocking.transport import Transport
-from app.client.ledger import Announcement, AnnouncementDetail, Delivery, DeliveryDetail, Receipt
+from app.client.ledger import AnnouncementDetail, AnnouncementFacts, Delivery, DeliveryDetail, Receipt
 from app.client.models import CostGroup, CostReport, Page, parse
 
 
@@ -66,12 +66,12 @@ class Announcements:
         endpoint: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
-    ) -> Page[Announcement]:
+    ) -> Page[AnnouncementFacts]:
         """One page of announcements, newest first."""
         call = calls.list_announcements(
             job_id=job_id, state=state, endpoint=endpoint, limit=limit, cursor=cursor
         )
-        return parse(Page[Announcement], self._transport.ask(call))
+        return parse(Page[AnnouncementFacts], self._transport.ask(call))
 
     def list(
         self,
@@ -80,7 +80,7 @@ class Announcements:
         state: str | None = None,
         endpoint: str | None = None,
         limit: int = 50,
-    ) -> Iterator[Announcement]:
+    ) -> Iterator[AnnouncementFacts]:
         """All of them, newest first; the pages, of `limit` each, are fetched as they are needed."""
         cursor = None
         while True:
@@ -95,10 +95,10 @@ class Announcements:
         call = calls.get_announcement(announcement_id)
         return parse(AnnouncementDetail, self._transport.ask(call))
 
-    def resend(self, announcement_id: str) -> Announcement:
+    def resend(self, announcement_id: str) -> AnnouncementFacts:
         """Send one again, under the same `webhook-id`. Raises Conflict while its receiver is disabled."""
         call = calls.resend_announcement(announcement_id)
-        return parse(Announcement, self._transport.ask(call))
+        return parse(AnnouncementFacts, self._transport.ask(call))
 
 
 class Costs:
