@@ -8,7 +8,7 @@
 `Reprise` blocks, `AsyncReprise` is awaited; they have the same names. Where to read on:
 
     client       the two clients, in `aio`; `blocking` is made of it by scripts/make-client, but for `waits`
-    calls        what is asked, as values        models     what is answered, as values
+    calls        what is asked, as values        models     what is answered, as values; `ledger`, too
     errors       everything that may go wrong    patience   when a call is repeated, and for how long
     streams      server-sent events, multipart   downloads  a file that arrives, proven
     webhooks     proving announcements at their receiver
@@ -28,16 +28,29 @@ from app.client.errors import (
     Forbidden,
     Gone,
     InvalidInput,
+    InvalidQuery,
     JobCanceled,
     JobFailed,
     NotFound,
     RateLimited,
+    RecoveryTimedOut,
     RepriseError,
     ServiceFailed,
     TimedOut,
     Unauthenticated,
     Unavailable,
+    UnderWay,
     UnexpectedAnswer,
+)
+from app.client.ledger import (
+    AnnouncementDetail,
+    AnnouncementFacts,
+    Delivery,
+    DeliveryDetail,
+    Plan,
+    Receipt,
+    Recovery,
+    RecoveryItem,
 )
 from app.client.models import (
     Asset,
@@ -45,17 +58,18 @@ from app.client.models import (
     Cost,
     CostGroup,
     CostReport,
-    Delivery,
-    DeliveryDetail,
     Event,
+    FeedEvent,
+    FeedReset,
     Forecast,
     Page,
-    Receipt,
-    Recovery,
+    Step,
     Upload,
 )
 
 __all__ = [
+    "AnnouncementDetail",
+    "AnnouncementFacts",
     "Asset",
     "AsyncJob",
     "AsyncOutput",
@@ -70,25 +84,33 @@ __all__ = [
     "DeliveryDetail",
     "DownloadDamaged",
     "Event",
+    "FeedEvent",
+    "FeedReset",
     "Forbidden",
     "Forecast",
     "Gone",
     "InvalidInput",
+    "InvalidQuery",
     "Job",
     "JobCanceled",
     "JobFailed",
     "NotFound",
     "Output",
     "Page",
+    "Plan",
     "RateLimited",
     "Receipt",
     "Recovery",
+    "RecoveryItem",
+    "RecoveryTimedOut",
     "Reprise",
     "RepriseError",
     "ServiceFailed",
+    "Step",
     "TimedOut",
     "Unauthenticated",
     "Unavailable",
+    "UnderWay",
     "UnexpectedAnswer",
     "Upload",
 ]

@@ -57,6 +57,10 @@ class Options(TypedDict, total=False):
     """When the service gives up on the job."""
     priority: int
     """-100 to 100; higher goes first."""
+    callback_url: str
+    """Told when the job has ended, by a signed POST (`app.client.webhooks`)."""
+    retention_s: float
+    """How long after its end it is kept with its files; by default as long as all are."""
     idempotency_key: str
     """The same key makes one job, however often and by whomever it is sent; by default one is made a call."""
     timeout_s: float
@@ -94,14 +98,14 @@ def create_job(
     provider: str | None = None,
     deadline_s: float | None = None,
     priority: int | None = None,
+    callback_url: str | None = None,
+    retention_s: float | None = None,
     idempotency_key: str | None = None,
     wait_s: float | None = None,
 ) -> Call:
-    body = _job(kind, wanted, metadata, provider, deadline_s, priority)
-    # Every create has a key: a repeat after an answer that was lost finds the job instead of making another.
-    headers = {"Idempotency-Key": idempotency_key or f"auto-{secrets.token_hex(16)}"}
-    if not _ONCE.fullmatch(headers["Idempotency-Key"]):
-        raise InvalidInput("idempotency_key: must be 1-255 visible ASCII characters", field="idempotency_key")
+    given = {"metadata": metadata, "provider": provider, "deadline_s": deadline_s, "priority": priority}
+    body = _job(kind, wanted, {**given, "callback_url": callback_url, "retention_s": retention_s})
+    headers = _once(idempotency_key)
     if wait_s is not None:
         headers["Prefer"] = f"wait={max(1, min(60, round(wait_s)))}"
     return _send("POST", "/v1/jobs", body, headers=headers, may_take_s=60 if wait_s else 0)
@@ -115,8 +119,8 @@ def forecast(
     deadline_s: float | None = None,
     priority: int | None = None,
 ) -> Call:
-    body = _job(kind, wanted, None, provider, deadline_s, priority) | {"dry_run": True}
-    return _send("POST", "/v1/jobs", body)
+    given = {"provider": provider, "deadline_s": deadline_s, "priority": priority, "dry_run": True}
+    return _send("POST", "/v1/jobs", _job(kind, wanted, given))
 
 
 def get_job(job_id: str, *, wait_s: float | None = None) -> Call:
@@ -145,8 +149,21 @@ def cancel_job(job_id: str) -> Call:
     return Call("POST", f"/v1/jobs/{_id(job_id)}/cancel")
 
 
-def retry_job(job_id: str) -> Call:
-    return Call("POST", f"/v1/jobs/{_id(job_id)}/retry", is_repeatable=False)
+def retry_job(job_id: str, *, idempotency_key: str | None = None) -> Call:
+    return Call("POST", f"/v1/jobs/{_id(job_id)}/retry", headers=_once(idempotency_key))
+
+
+def list_steps(job_id: str) -> Call:
+    return Call("GET", f"/v1/jobs/{_id(job_id)}/steps")
+
+
+def rerun_job(job_id: str, from_step: str, changes: Mapping[str, Any]) -> Call:
+    body = {"from": from_step, "input": dict(changes)}
+    return _send("POST", f"/v1/jobs/{_id(job_id)}/rerun", body, is_repeatable=False)
+
+
+def expunge_job(job_id: str) -> Call:
+    return Call("POST", f"/v1/jobs/{_id(job_id)}/expunge")
 
 
 def list_events(job_id: str, *, after_seq: int) -> Call:
@@ -173,7 +190,8 @@ def get_content(asset_id: str, *, sha256: str, start: int) -> Call:
     return Call("GET", f"/v1/assets/{_id(asset_id)}/content", headers=headers)
 
 
-def upload(headers: Mapping[str, str], *, is_repeatable: bool) -> Call:
+def upload(headers: Mapping[str, str], *, is_repeatable: bool, idempotency_key: str | None = None) -> Call:
+    headers = {**headers, **_once(idempotency_key)}
     return Call("POST", "/v1/uploads", headers=headers, is_repeatable=is_repeatable, may_take_s=60)
 
 
@@ -189,13 +207,52 @@ def replay_delivery(delivery_id: str) -> Call:
     return Call("POST", f"/v1/deliveries/{_id(delivery_id)}/replay", is_repeatable=False)
 
 
-def recover(
-    *, since: datetime | None, until: datetime | None, kind: str | None, dry_run: bool, limit: int
+def recover(**wanted: str | int | datetime | None) -> Call:
+    return _recovery("/v1/recoveries", wanted)
+
+
+def replay_deliveries(**wanted: str | int | datetime | None) -> Call:
+    return _recovery("/v1/deliveries/replay", wanted)
+
+
+def list_recoveries(*, limit: int, cursor: str | None) -> Call:
+    return Call("GET", "/v1/recoveries", _params(limit=limit, cursor=cursor))
+
+
+def get_recovery(recovery_id: str, *, wait_s: float | None = None) -> Call:
+    params = {} if wait_s is None else {"wait": f"{max(0.0, min(LONGEST_WAIT_S, wait_s)):.3f}"}
+    path = f"/v1/recoveries/{_id(recovery_id)}"
+    return Call("GET", path, params, may_take_s=LONGEST_WAIT_S if params else 0)
+
+
+def list_recovery_items(recovery_id: str, *, effect: str | None, limit: int, after: int) -> Call:
+    params = _params(effect=effect, limit=limit, after=after)
+    return Call("GET", f"/v1/recoveries/{_id(recovery_id)}/items", params)
+
+
+def abort_recovery(recovery_id: str) -> Call:
+    return Call("POST", f"/v1/recoveries/{_id(recovery_id)}/abort", is_repeatable=False)
+
+
+def list_announcements(
+    *, job_id: str | None, state: str | None, endpoint: str | None, limit: int, cursor: str | None
 ) -> Call:
-    body = {"since": _moment(since), "until": _moment(until), "kind": kind}
-    given = {name: value for name, value in body.items() if value is not None}
-    # What is asked twice is found twice and applied once; a provider may take its time to answer.
-    return _send("POST", "/v1/recoveries", {**given, "dry_run": dry_run, "limit": limit}, may_take_s=300)
+    params = _params(job_id=job_id, state=state, endpoint=endpoint, limit=limit, cursor=cursor)
+    return Call("GET", "/v1/announcements", params)
+
+
+def get_announcement(announcement_id: str) -> Call:
+    return Call("GET", f"/v1/announcements/{_id(announcement_id)}")
+
+
+def resend_announcement(announcement_id: str) -> Call:
+    return Call("POST", f"/v1/announcements/{_id(announcement_id)}/resend", is_repeatable=False)
+
+
+def follow_feed(*, position: int | None, **wanted: str | int | datetime | None) -> Call:
+    headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
+    headers |= {} if position is None else {"Last-Event-ID": str(position)}
+    return Call("GET", "/v1/events", _params(**wanted), headers=headers, may_take_s=SILENCE_S)
 
 
 def report_costs(
@@ -208,23 +265,30 @@ def report_costs(
     )
 
 
-def _job(
-    kind: str,
-    wanted: Mapping[str, Any],
-    metadata: Mapping[str, Any] | None,
-    provider: str | None,
-    deadline_s: float | None,
-    priority: int | None,
-) -> dict[str, Any]:
-    given = {
-        "kind": kind,
-        "input": dict(wanted),
-        "metadata": None if metadata is None else dict(metadata),
-        "provider": provider,
-        "deadline_s": deadline_s,
-        "priority": priority,
+def _job(kind: str, wanted: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
+    named = {name: value for name, value in given.items() if value is not None}
+    if "metadata" in named:
+        named["metadata"] = dict(named["metadata"])
+    return {"kind": kind, "input": dict(wanted), **named}
+
+
+def _once(given: str | None) -> dict[str, str]:
+    """The header that makes a request one. Without a key one is made, so that a repeat after an answer that
+    was lost finds what the first try made. Raises InvalidInput."""
+    found = given or f"auto-{secrets.token_hex(16)}"
+    if not _ONCE.fullmatch(found):
+        raise InvalidInput("idempotency_key: must be 1-255 visible ASCII characters", field="idempotency_key")
+    return {"Idempotency-Key": found}
+
+
+def _recovery(path: str, wanted: Mapping[str, str | int | datetime | None]) -> Call:
+    body = {
+        name: _moment(value) if isinstance(value, datetime) else value
+        for name, value in wanted.items()
+        if value is not None
     }
-    return {name: value for name, value in given.items() if value is not None}
+    # To look is harmless, twice too; to begin twice is two. A provider may take its time to answer a look.
+    return _send("POST", path, body, may_take_s=300, is_repeatable=bool(body.get("dry_run")))
 
 
 def _send(
@@ -234,6 +298,7 @@ def _send(
     *,
     headers: Mapping[str, str] | None = None,
     may_take_s: float = 0,
+    is_repeatable: bool = True,
 ) -> Call:
     try:
         content = json.dumps(body, allow_nan=False).encode()
@@ -245,6 +310,7 @@ def _send(
         headers={"Content-Type": "application/json", **(headers or {})},
         content=content,
         may_take_s=may_take_s,
+        is_repeatable=is_repeatable,
     )
 
 

@@ -2,11 +2,13 @@
 
     RepriseError                what any call raises
     ├── InvalidInput            the request is wrong; `field` names the value
+    │     InvalidQuery            a search cannot be read; `column` says where
     ├── Unauthenticated         no key, or one that does not hold
     ├── Forbidden               the key may not do this, or a link has expired
     ├── NotFound                there is no such row of yours
     │     Gone                  there was one
     ├── Conflict                the row's state does not allow it
+    │     UnderWay                the same request, by its key, has not been answered yet
     ├── RateLimited             too many requests; `retry_after_s`
     ├── BudgetExceeded          the budget is spent; `budget` says until when
     ├── Unavailable             not reached, or not able now: the same call may work later
@@ -14,7 +16,8 @@
     ├── UnexpectedAnswer        the answer is none that Reprise gives
     ├── DownloadDamaged         the bytes are not those that were stored
     ├── JobFailed, JobCanceled  the job ended without outputs; `job`
-    └── TimedOut                the job has not ended in time and goes on; `job`
+    ├── TimedOut                the job has not ended in time and goes on; `job`
+    └── RecoveryTimedOut        the same of a recovery; `recovery`
 
 `code` is the service's own stable word, as its errors page has it. No message holds a key or a signed link.
 """
@@ -28,6 +31,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from app.client.ledger import Recovery
     from app.client.models import JobFacts
 
 
@@ -57,6 +61,15 @@ class InvalidInput(RepriseError):
     """The request is wrong: a value (`field` is its path), its size, its type."""
 
 
+class InvalidQuery(InvalidInput):
+    """A search that cannot be read."""
+
+    column: int | None = None
+    """Where in `q`; its characters count from 1."""
+    expected: str = ""
+    """What would do there."""
+
+
 class Unauthenticated(RepriseError):
     """No key, or one that does not hold."""
 
@@ -75,6 +88,10 @@ class Gone(NotFound):
 
 class Conflict(RepriseError):
     """The row's state does not allow it."""
+
+
+class UnderWay(Conflict):
+    """The first request with this Idempotency-Key has not been answered yet: ask again when it has."""
 
 
 class RateLimited(RepriseError):
@@ -136,6 +153,16 @@ class TimedOut(RepriseError):
         self.job = job
 
 
+class RecoveryTimedOut(RepriseError):
+    """The recovery has not ended in time. It goes on: `recoveries.wait` again, or abort it."""
+
+    def __init__(self, recovery: Recovery, timeout_s: float) -> None:
+        done = f"{recovery.done} of {recovery.total} done after {timeout_s:g} s"
+        super().__init__(f"{recovery.id}: {done}, and goes on", code="timed_out")
+        self.recovery = recovery
+
+
+_BY_CODE: dict[str, type[RepriseError]] = {"invalid_query": InvalidQuery, "request_under_way": UnderWay}
 _BY_STATUS: dict[int, type[RepriseError]] = {
     400: InvalidInput,
     401: Unauthenticated,
@@ -156,7 +183,7 @@ _BY_STATUS: dict[int, type[RepriseError]] = {
 def error_of(status: int, headers: Mapping[str, str], body: bytes) -> RepriseError:
     """The error that an answer says: a problem (RFC 9457), or whatever something between answered."""
     problem = _problem_of(body)
-    kind = _BY_STATUS.get(status)
+    kind = _BY_CODE.get(str(problem.get("code"))) or _BY_STATUS.get(status)
     if kind is None:
         # A 502 that tells a problem is the service's own last word; any other is a proxy's, for a while.
         passing = status == 502 and not problem
@@ -172,6 +199,10 @@ def error_of(status: int, headers: Mapping[str, str], body: bytes) -> RepriseErr
     budget = problem.get("budget")
     if isinstance(error, BudgetExceeded) and isinstance(budget, dict):
         error.budget = budget
+    if isinstance(error, InvalidQuery):
+        column = problem.get("column")
+        error.column = column if isinstance(column, int) else None
+        error.expected = _text(problem.get("expected")) or ""
     return error
 
 

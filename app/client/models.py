@@ -2,8 +2,8 @@
 
 A field that a newer service adds is passed over, so an old client goes on working; one that an older service
 does not have is its default, where it has one. Times are aware and in UTC, durations seconds, sizes bytes.
-Leaves what can be done with a job or a file to `aio.shown` and `blocking.shown`, which build on `JobFacts`
-and `OutputFacts`.
+Leaves the ledger, recoveries and announcements to `ledger`; what can be done with a job or a file to
+`aio.shown` and `blocking.shown`, which build on `JobFacts` and `OutputFacts`.
 """
 
 from __future__ import annotations
@@ -117,6 +117,14 @@ class JobFacts(Fact):
     cost: Cost = Cost()
     attempts: Sequence[Attempt] = ()
     retry_of: str | None = None
+    callback_url: str | None = None
+    """Where its end is announced."""
+    rerun_of: str | None = None
+    """The job of which it is another end."""
+    retention_s: float | None = None
+    """How long after its end it is kept, as it was asked for."""
+    expunged_at: datetime | None = None
+    """When all that it said and made was deleted."""
 
     @property
     def is_ended(self) -> bool:
@@ -140,6 +148,39 @@ class Events(Fact):
     """A job's events, oldest first."""
 
     items: Sequence[Event]
+
+
+class FeedEvent(Event):
+    """Something that happened to one of all jobs."""
+
+    position: int
+    """Its place among all events; grows, with gaps."""
+    job_id: str
+    kind: str
+
+
+class FeedReset(Fact):
+    """Events are gone before they were read: read the jobs anew; what follows goes on from `position`."""
+
+    position: int
+
+
+class Step(Fact):
+    """A step of a job, and whether the job can be run again from it."""
+
+    name: str
+    """dispatch or finish."""
+    state: str
+    can_rerun: bool
+    code: str | None
+    """Why not, as an error code."""
+    why_not: str | None
+
+
+class Steps(Fact):
+    """A job's steps, in order."""
+
+    items: Sequence[Step]
 
 
 class Stage(Fact):
@@ -193,57 +234,6 @@ class Asset(Fact):
     channels: int | None
     url: str = Field(repr=False)
     expires_at: datetime | None
-
-
-class Delivery(Fact):
-    """One piece of outside news in the ledger."""
-
-    id: str
-    source: str
-    provider: str
-    attempt_id: str
-    job_id: str | None
-    message_id: str | None
-    received_at: datetime
-    settled_at: datetime | None
-    outcome: str | None
-    """None: not yet applied."""
-    detail: str | None
-
-
-class DeliveryDetail(Delivery):
-    """The same with what was received."""
-
-    headers: Mapping[str, str]
-    size_bytes: int
-    body_base64: str = Field(repr=False)
-    """The first 64 kB of the raw body."""
-
-
-class Receipt(Fact):
-    """News was stored."""
-
-    delivery_id: str
-    new: bool
-
-
-class Found(Fact):
-    """What recovery learned about one attempt."""
-
-    attempt_id: str
-    job_id: str
-    provider: str
-    prediction_id: str | None
-    finding: str
-    detail: str
-
-
-class Recovery(Fact):
-    """A recovery's report."""
-
-    dry_run: bool
-    counts: Mapping[str, int]
-    found: Sequence[Found]
 
 
 class CostSums(Fact):

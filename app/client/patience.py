@@ -11,7 +11,7 @@ import random
 import time
 from collections.abc import Callable
 
-from app.client.errors import Conflict, RateLimited, RepriseError, Unavailable
+from app.client.errors import RateLimited, RepriseError, Unavailable, UnderWay
 
 MOST_RETRIES = 3
 MOST_CUTS = 8
@@ -62,15 +62,15 @@ class Patience:
 def may_repeat(failure: RepriseError, *, repeatable: bool) -> bool:
     """Whether the same call may work later and would do nothing twice.
 
-    A conflict that says when to come back is the first try of the same call, still under way.
+    `UnderWay` is the first try of the same call, which is still worked on.
     """
     match failure:
         case RateLimited():
             return True
         case Unavailable():
             return repeatable or failure.nothing_done
-        case Conflict():
-            return repeatable and failure.retry_after_s is not None
+        case UnderWay():
+            return repeatable
         case _:
             return False
 

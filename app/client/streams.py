@@ -14,15 +14,25 @@ PIECE_BYTES = 256 * 1024
 """What is read from a file at once."""
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One server-sent event."""
+
+    name: str
+    """Its `event`; empty: it has none."""
+    data: bytes
+
+
 class EventReader:
-    """The `data` of each server-sent event, in order, from bytes cut anywhere."""
+    """Server-sent events, in order, from bytes cut anywhere; those without data are passed over."""
 
     def __init__(self) -> None:
         self._rest = b""
+        self._name = ""
         self._data: list[bytes] = []
         self._size = 0
 
-    def feed(self, chunk: bytes) -> Iterator[bytes]:
+    def feed(self, chunk: bytes) -> Iterator[Message]:
         """What this piece completes. What is not whole when the stream ends is dropped, as it must be."""
         self._rest += chunk
         # A \r at the end may be the first half of \r\n: it waits.
@@ -31,14 +41,18 @@ class EventReader:
             line, self._rest = self._rest[:end], self._rest[after:]
             if line:
                 self._take(line)
-            elif self._data:
-                data, self._data, self._size = self._data, [], 0
-                yield b"\n".join(data)
+            else:
+                name, data = self._name, self._data
+                self._name, self._data, self._size = "", [], 0
+                if data:
+                    yield Message(name, b"\n".join(data))
         if len(self._rest) + self._size > MOST_EVENT_BYTES:
             raise UnexpectedAnswer(f"an event of more than {MOST_EVENT_BYTES} bytes")
 
     def _take(self, line: bytes) -> None:
         name, _, value = line.partition(b":")
+        if name == b"event":
+            self._name = value.removeprefix(b" ").decode("utf-8", "replace")
         if name == b"data":
             self._data.append(value.removeprefix(b" "))
             self._size += len(value)

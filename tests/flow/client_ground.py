@@ -96,16 +96,24 @@ class Front:
     proxy: FaultProxy | None = None
     is_hasty: bool = False
     """Nothing that a caller would wait for is waited for, as by a service that is about to stop."""
-    _troubles: list[tuple[str, str, int, dict[str, str]]] = field(default_factory=list)
+    _troubles: list[tuple[str, str, int, dict[str, str], str]] = field(default_factory=list)
 
-    def refuse(self, method: str, path: str, status: int = 503, **headers: str) -> None:
+    def refuse(
+        self,
+        method: str,
+        path: str,
+        status: int = 503,
+        *,
+        body: str = "<h1>from a proxy</h1>",
+        **headers: str,
+    ) -> None:
         """Answer with this instead of the app."""
         named = {name.replace("_", "-"): value for name, value in headers.items()}
-        self._troubles.append((method, path, status, named))
+        self._troubles.append((method, path, status, named, body))
 
     def lose(self, method: str, path: str) -> None:
         """Let the app do it, and cut the connection instead of its answer."""
-        self._troubles.append((method, path, 0, {}))
+        self._troubles.append((method, path, 0, {}, ""))
 
     def asked(self, method: str, path: str) -> list[Seen]:
         """The requests of this method whose path ends so."""
@@ -115,17 +123,20 @@ class Front:
         headers = {name.decode(): value.decode() for name, value in scope["headers"]}
         self.seen.append(Seen(scope["method"], scope["path"], headers))
         for trouble in self._troubles:
-            method, path, status, given = trouble
+            method, path, status, given, body = trouble
             if scope["method"] == method and scope["path"].endswith(path):
                 self._troubles.remove(trouble)
-                await (self._refuse(send, status, given) if status else self._lose(scope, receive, send))
+                if status:
+                    await self._refuse(send, status, given, body)
+                else:
+                    await self._lose(scope, receive, send)
                 return
         await self.app({**scope, "query_string": b""} if self.is_hasty else scope, receive, send)
 
-    async def _refuse(self, send: Send, status: int, headers: dict[str, str]) -> None:
+    async def _refuse(self, send: Send, status: int, headers: dict[str, str], body: str = "") -> None:
         pairs = [(name.encode(), value.encode()) for name, value in headers.items()]
         await send({"type": "http.response.start", "status": status, "headers": pairs})
-        await send({"type": "http.response.body", "body": b"<h1>from a proxy</h1>"})
+        await send({"type": "http.response.body", "body": body.encode()})
 
     async def _lose(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def swallow(message: Message) -> None:

@@ -15,9 +15,13 @@ from typing import Any
 import pytest
 
 from app import client as reprise
+from app.access.callers import Caller, Scope
+from app.client import webhooks
+from app.outbound import Outbound
 from db.tables import Job
 from tests.flow.client_ground import Ground, ground_on
 from tests.flow.conftest import OpenStage, tone
+from tests.flow.receiver import Receiver, listening
 
 RAIN = {"prompt": "rain", "duration_s": 1}
 LONG_S = 60.0
@@ -44,15 +48,17 @@ async def test_a_job_is_asked_for_and_read_with_what_was_given(ground: Ground) -
         provider="replicate",
         deadline_s=600,
         priority=5,
+        retention_s=3600,
         idempotency_key="scene-4",
     )
     again = await ground.client.jobs.create(
         "sound_effect", RAIN, metadata={"scene": 4}, provider="replicate", deadline_s=600, priority=5,
-        idempotency_key="scene-4",
+        retention_s=3600, idempotency_key="scene-4",
     )  # fmt: skip
     found = await ground.client.jobs.get(job.id)
     assert job.id == again.id == found.id == (await found.refresh()).id
     assert (found.state, found.is_ended, found.metadata) == ("queued", False, {"scene": 4})
+    assert (found.retention_s, found.callback_url, found.expunged_at) == (3600, None, None)
     assert found.deadline_at - found.created_at == timedelta(seconds=600)
     other = await ground.client.jobs.create("sound_effect", RAIN)
     assert other.id != (await ground.client.jobs.create("sound_effect", RAIN)).id
@@ -244,10 +250,44 @@ async def test_the_ledger_is_read_and_replayed(ground: Ground) -> None:
     assert "webhook-id" in known.headers
     receipt = await ground.client.deliveries.replay(known.id)
     assert receipt.delivery_id in [each.id async for each in ground.client.deliveries.list()]
-    report = await ground.client.deliveries.recover(
-        since=datetime.now(UTC) - timedelta(days=1), until=datetime.now(UTC), kind="speech", dry_run=True
-    )
-    assert (report.dry_run, list(report.found)) == (True, [])
+
+
+async def test_a_recovery_is_foreseen_begun_and_waited_for(ground: Ground) -> None:
+    ground.stage.fake.lose_hooks = frozenset({"start", "logs", "completed"})
+    jobs = [await ground.client.jobs.create("sound_effect", RAIN) for _ in range(2)]
+    await ground.finish()
+    recoveries, now = ground.client.recoveries, datetime.now(UTC)
+    plan = await recoveries.plan_recover(since=now - timedelta(days=1), until=now + timedelta(hours=1))
+    assert (plan.dry_run, plan.total, plan.counts) == (True, 2, {"finishes": 2})
+    assert {each.job_id for each in plan.found} == {job.id for job in jobs}
+    begun = await recoveries.recover(kind="sound_effect")
+    assert (begun.state, begun.total, begun.done, begun.is_ended) == ("running", 2, 0, False)
+    with pytest.raises(reprise.RecoveryTimedOut, match="0 of 2 done") as timed_out:
+        await recoveries.wait(begun.id, 0.2)
+    assert timed_out.value.recovery.id == begun.id
+    waiting = asyncio.create_task(recoveries.wait(begun.id, LONG_S))
+    await ground.stage.runtime.ledger.recoveries.work()
+    ended = await waiting
+    assert (ended.state, ended.done, ended.counts) == ("done", 2, {"finishes": 2})
+    await ground.stage.drain()
+    assert [(await job.refresh()).state for job in jobs] == ["succeeded"] * 2
+    assert {each.effect async for each in recoveries.items(begun.id, limit=1)} == {"finishes"}
+    with pytest.raises(reprise.Conflict):
+        await recoveries.abort(begun.id)
+
+
+async def test_a_replay_is_foreseen_begun_and_ended_early(ground: Ground) -> None:
+    await made(ground)
+    recoveries = ground.client.recoveries
+    plan = await recoveries.plan_replay(outcome="applied", source="webhook")
+    assert (plan.task, plan.total) == ("replay", 1)
+    begun = [await recoveries.replay(outcome="applied") for _ in range(2)]
+    aborted = await recoveries.abort(begun[0].id)
+    assert (aborted.state, (await recoveries.wait(begun[0].id)).state) == ("aborted", "aborted")
+    assert [each.id async for each in recoveries.list(limit=1)] == [each.id for each in begun[::-1]]
+    assert (await recoveries.get(begun[1].id)).wanted["outcome"] == "applied"
+    with pytest.raises(reprise.NotFound):
+        await recoveries.wait("rec_0")
 
 
 async def test_costs_and_forecasts_are_told(ground: Ground) -> None:
@@ -290,6 +330,131 @@ async def test_a_spent_budget_says_until_when(stage_on_sqlite: OpenStage) -> Non
         assert spent.value.budget["usd"] == 0.1
         assert spent.value.retry_after_s > 0
         assert len(ground.front.asked("POST", "/v1/jobs")) == 1
+
+
+async def test_a_search_is_understood_or_refused_with_its_column(ground: Ground) -> None:
+    jobs = [
+        await ground.client.jobs.create("sound_effect", {"prompt": prompt, "duration_s": 1})
+        for prompt in ("rain", "snow")
+    ]
+    found = [job.id async for job in ground.client.jobs.list(q="state:queued -prompt:snow")]
+    assert found == [jobs[0].id]
+    with pytest.raises(reprise.InvalidQuery) as refused:
+        await ground.client.jobs.page(q="rain (snow")
+    assert (refused.value.code, refused.value.field, refused.value.status) == ("invalid_query", "q", 400)
+    assert refused.value.column == 6
+    assert refused.value.expected
+    with pytest.raises(reprise.InvalidQuery):
+        [job async for job in ground.client.jobs.list(q="state:")]
+
+
+async def test_a_job_is_run_again_from_a_step_and_forgotten(ground: Ground) -> None:
+    job = await made(ground)
+    assert {step.name: step.can_rerun for step in await ground.client.jobs.steps(job.id)} == {
+        "dispatch": True,
+        "finish": True,
+    }
+    again = await ground.client.jobs.rerun(job.id, "finish", {"trim_silence": False})
+    assert (again.rerun_of, again.input["trim_silence"]) == (job.id, False)
+    await ground.stage.drain()
+    assert (await again.wait(LONG_S)).outputs["audio"].duration_s
+    assert (await ground.client.jobs.rerun(job.id, "dispatch")).input == job.input
+    with pytest.raises(reprise.InvalidInput):
+        await ground.client.jobs.rerun(job.id, "finish", {"prompt": "snow"})
+    forgotten = await ground.client.jobs.expunge(job.id)
+    assert forgotten.expunged_at is not None
+    assert (forgotten.outputs, forgotten.state) == ({}, "succeeded")
+    with pytest.raises(reprise.RepriseError):
+        await job.outputs["audio"].read()
+
+
+@pytest.mark.parametrize("flavour", ["blocking", "async"])
+async def test_an_announcement_of_the_service_is_proven_by_its_receiver(
+    stage_on_sqlite: OpenStage, flavour: str
+) -> None:
+    """Fault 2: what the service signs is what `webhooks.verify` takes, and nothing else is."""
+    door = Outbound(allow=("127.0.0.1",), idle_timeout_s=60, connect_timeout_s=30)
+    async with (
+        listening(Receiver()) as receiver,
+        stage_on_sqlite(serve=True, ports={"outbound": door}) as stage,
+        ground_on(stage, flavour) as ground,
+    ):
+        url = receiver.url()
+        job = await ground.client.jobs.create("sound_effect", RAIN, callback_url=url, metadata={"scene": 4})
+        await ground.finish()
+        (post,) = receiver.posts
+        shown = (await stage.client.get("/v1/webhook-secrets")).json()["items"]
+        told = webhooks.verify([shown[0]["secret"]], post.headers, post.body)
+        assert (told.type, told.data["id"], job.callback_url) == ("job.succeeded", job.id, url)
+        for headers, body in (
+            (post.headers, post.body.replace(b"succeeded", b"succeedeD")),
+            ({**post.headers, "webhook-id": "ann_0"}, post.body),
+        ):
+            with pytest.raises(webhooks.BadSignature):
+                webhooks.verify([shown[0]["secret"]], headers, body)
+        announcements = ground.client.announcements
+        (known,) = [each async for each in announcements.list(job_id=job.id)]
+        assert (known.id, known.state, known.attempts) == (told.id, "delivered", 1)
+        await announcements.resend(known.id)
+        await stage.drain()
+        again = webhooks.verify([shown[0]["secret"]], receiver.posts[1].headers, receiver.posts[1].body)
+        assert again.id == told.id
+        detail = await announcements.get(known.id)
+        assert [each.response.status for each in detail.tries] == [204, 204]
+        assert detail.payload.encode() == post.body
+
+
+async def test_the_feed_of_all_events_goes_on_from_where_it_was(ground: Ground) -> None:
+    """Fault 63: each event once, over cut connections; what is gone is said to be."""
+    jobs = [await made(ground) for _ in range(2)]
+    seen: list[Any] = []
+    async with aclosing(ground.client.events(since=jobs[0].created_at - timedelta(hours=1))) as events:
+        async for event in events:
+            seen.append(event)
+            if event.is_last and event.job_id == jobs[1].id:
+                ground.proxy.reset()
+                jobs.append(await made(ground))
+            if event.is_last and event.job_id == jobs[-1].id:
+                break
+    asked = ground.front.asked("GET", "/v1/events")
+    assert len(asked) >= 2
+    assert int(asked[-1].headers["last-event-id"]) >= seen[0].position
+    for job in jobs:
+        told = [event async for event in job.events()]
+        assert [(each.seq, each.type) for each in seen if each.job_id == job.id] == [
+            (each.seq, each.type) for each in told
+        ]
+    positions = [event.position for event in seen]
+    assert positions == sorted(set(positions))
+    async with aclosing(ground.client.events(after=seen[0].position, type="job.succeeded")) as events:
+        assert [(await anext(events)).job_id for _ in range(3)] == [job.id for job in jobs]
+    async with aclosing(ground.client.events(after=seen[-1].position + 1000)) as events:
+        assert isinstance(await anext(events), reprise.FeedReset)
+
+
+async def test_a_real_key_opens_what_its_scopes_say(ground: Ground) -> None:
+    """Fault 17: none, a wrong one and one that may not are told apart."""
+    keys: dict[str, str] = {}
+    by = Caller("default", frozenset(Scope))
+    for name, scopes in (("all", tuple(Scope)), ("read", (Scope.JOBS_READ,)), ("other", tuple(Scope))):
+        tenant = "other" if name == "other" else "default"
+        caller = Caller(tenant, frozenset(Scope)) if name == "other" else by
+        issued = await ground.stage.runtime.key_desk.create(caller, name=name, scopes=scopes, expires_at=None)
+        keys[name] = issued.text
+    ground.stage.runtime.keyring.close_house()
+    job = await ground.connect(ground.url, keys["all"]).jobs.create("sound_effect", RAIN)
+    reader = ground.connect(ground.url, keys["read"])
+    assert (await reader.jobs.get(job.id)).id == job.id
+    with pytest.raises(reprise.Forbidden) as forbidden:
+        await reader.jobs.create("sound_effect", RAIN)
+    assert (forbidden.value.status, forbidden.value.code) == (403, "forbidden")
+    for client in (ground.client, ground.connect(ground.url, "rk_" + "0" * 40)):
+        with pytest.raises(reprise.Unauthenticated) as unknown:
+            await client.jobs.get(job.id)
+        assert (unknown.value.status, unknown.value.code) == (401, "unauthenticated")
+    with pytest.raises(reprise.NotFound):
+        await ground.connect(ground.url, keys["other"]).jobs.get(job.id)
+    assert not any(text in repr(forbidden.value) + repr(unknown.value) for text in keys.values())
 
 
 async def test_a_key_is_sent_and_shown_nowhere(ground: Ground, caplog: pytest.LogCaptureFixture) -> None:

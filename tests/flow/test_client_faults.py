@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from app import client as reprise
-from db.tables import Asset, Job
+from db.tables import Asset, Job, RecoveryRun
 from tests.flow.client_ground import Ground, ground_on
 from tests.flow.conftest import OpenStage, as_data_uri, tone
 
@@ -77,15 +77,29 @@ async def test_a_wait_that_would_be_too_long_is_not_begun(ground: Ground) -> Non
     assert len(ground.front.asked("POST", "/v1/jobs")) == 1
 
 
-async def test_what_would_be_done_twice_is_not_repeated_unless_nothing_was_done(ground: Ground) -> None:
+async def test_a_retry_whose_answer_is_lost_makes_one_job(ground: Ground) -> None:
+    """Fault 19: a retry has its key, too."""
     job = await ground.client.jobs.create("sound_effect", RAIN)
     await job.cancel()
-    ground.front.refuse("POST", "/retry", 429, retry_after="0")
-    ground.front.lose("POST", "/retry")
+    for act in (ground.client.jobs.retry, None):
+        ground.front.seen.clear()
+        ground.front.lose("POST", "/retry")
+        again = await (act(job.id) if act else (await job.refresh()).retry())
+        asked = ground.front.asked("POST", "/retry")
+        assert (len(asked), again.retry_of) == (2, job.id)
+        assert len({each.headers["idempotency-key"] for each in asked}) == 1
+    assert await ground.stage.count(Job) == 3
+    own = [await ground.client.jobs.retry(job.id, idempotency_key="again-1") for _ in range(2)]
+    assert own[0].id == own[1].id
+
+
+async def test_what_would_be_done_twice_is_not_repeated_unless_nothing_was_done(ground: Ground) -> None:
+    ground.front.refuse("POST", "/v1/recoveries", 429, retry_after="0")
+    ground.front.lose("POST", "/v1/recoveries")
     with pytest.raises(reprise.Unavailable):
-        await ground.client.jobs.retry(job.id)
-    assert len(ground.front.asked("POST", "/retry")) == 2
-    assert await ground.stage.count(Job) == 2
+        await ground.client.recoveries.recover()
+    assert len(ground.front.asked("POST", "/v1/recoveries")) == 2
+    assert await ground.stage.count(RecoveryRun) == 1
 
 
 async def test_a_download_that_is_cut_goes_on_from_where_it_was(ground: Ground, tmp_path: Path) -> None:
@@ -131,7 +145,7 @@ async def test_events_over_cut_connections_have_no_gap_and_no_double(ground: Gro
     whole = [event async for event in job.events()]
     ground.front.seen.clear()
     ground.proxy.reset()
-    ground.proxy.spoil(limit_bytes=750)
+    ground.proxy.spoil(limit_bytes=1000)
     assert [event async for event in job.events()] == whole
     begun = [each.headers.get("last-event-id") for each in ground.front.asked("GET", "/events")]
     assert len(begun) > 1
@@ -169,6 +183,25 @@ async def test_an_upload_that_is_cut_is_sent_again_from_its_beginning(ground: Gr
     )
     assert (upload.size_bytes, upload.sha256) == (len(content), hashlib.sha256(content).hexdigest())
     assert sent.count(len(content)) == 2
+    asked = ground.front.asked("POST", "/v1/uploads")
+    assert len({each.headers["idempotency-key"] for each in asked}) == 1
+    own = [await ground.client.uploads.create(io.BytesIO(content), idempotency_key="song") for _ in range(2)]
+    assert own[0] == own[1]
+    assert own[0].upload_id != upload.upload_id
+
+
+async def test_what_is_still_under_way_is_asked_again(ground: Ground) -> None:
+    """Fault 19: the first try of a request may outlive its connection."""
+    ground.front.refuse("POST", "/v1/uploads", 409, body='{"code": "request_under_way"}')
+    upload = await ground.client.uploads.create(io.BytesIO(tone(1.0)))
+    asked = ground.front.asked("POST", "/v1/uploads")
+    assert len(asked) == 2
+    assert len({each.headers["idempotency-key"] for each in asked}) == 1
+    assert upload.upload_id.startswith("upl_")
+    for _ in range(4):
+        ground.front.refuse("POST", "/v1/uploads", 409, body='{"code": "request_under_way"}')
+    with pytest.raises(reprise.UnderWay):
+        await ground.client.uploads.create(io.BytesIO(tone(1.0)))
 
 
 async def test_waits_and_streams_go_on_through_refusals(ground: Ground) -> None:
@@ -188,6 +221,14 @@ async def test_a_service_that_ends_waits_early_is_not_asked_without_end(ground: 
         await client.jobs.wait(job.id, 600)
     assert len(ground.front.asked("GET", job.id)) < 30
     assert (await client.jobs.get(job.id)).state == "queued"
+
+
+async def test_a_feed_that_is_closed_at_once_is_not_asked_without_end(ground: Ground) -> None:
+    client = ground.connect(ground.url, retry_for_s=2)
+    ground.stage.runtime.feed.release()
+    with pytest.raises(reprise.Unavailable, match="was closed"):
+        [event async for event in client.events()]
+    assert 1 < len(ground.front.asked("GET", "/v1/events")) < 30
 
 
 async def test_of_a_file_that_changes_while_it_is_sent_no_half_is_stored(ground: Ground) -> None:

@@ -44,7 +44,10 @@ async def test_a_job_is_finished_again_with_other_trim_settings_and_no_provider_
     assert new["input"] == {**old["input"], "trim_silence": False}
     assert new["outputs"]["audio"]["duration_s"] > old["outputs"]["audio"]["duration_s"] + 0.5
     assert (len(line.fake.predictions), new["attempts"], new["cost"]["items"]) == (asked, [], [])
-    assert await line.read(old_id) == old, "the old one stays as it was"
+    stands = await line.read(old_id)
+    for job in (old, stands):
+        del job["outputs"]["audio"]["url"]  # signed anew at each reading
+    assert stands == old, "the old one stays as it was"
     assert await line.events(new["id"]) == ["job.created", "job.succeeded"]
     # And once more from there: it leads back to the same result.
     status, again = await rerun(line, new["id"], "finish", trim_silence=True)

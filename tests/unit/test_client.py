@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from app import client as reprise
-from app.client import calls, models, streams, webhooks
+from app.client import calls, ledger, models, streams, webhooks
 from app.client.aio.jobs import AsyncJobs
 from app.client.errors import error_of
 from app.client.patience import MOST_RETRIES, MOST_WAIT_S, Patience
@@ -69,33 +69,45 @@ def test_both_clients_have_the_same_names() -> None:
     with reprise.Reprise() as blocking:
         awaited = reprise.AsyncReprise()
         assert names(awaited) - {"aclose"} == names(blocking) - {"close"}
-        for part in ("jobs", "uploads", "deliveries", "costs"):
+        for part in ("jobs", "uploads", "deliveries", "recoveries", "announcements", "costs"):
             assert names(getattr(awaited, part)) == names(getattr(blocking, part))
 
 
 # ── against the service's own models ────────────────────────────────────────────────────────────────────────
 
 SHAPES: dict[str, type[models.Fact]] = {
+    "AnnouncementAttemptOut": ledger.AnnouncementTry,
+    "AnnouncementDetail": ledger.AnnouncementDetail,
+    "AnnouncementOut": ledger.AnnouncementFacts,
+    "AnnouncementPage": models.Page[ledger.AnnouncementFacts],
     "AssetOut": models.Asset,
     "AttemptOut": models.Attempt,
     "CostGroupOut": models.CostGroup,
     "CostItemOut": models.CostItem,
     "CostOut": models.Cost,
     "CostReport": models.CostReport,
-    "DeliveryDetail": models.DeliveryDetail,
-    "DeliveryOut": models.Delivery,
-    "DeliveryPage": models.Page[models.Delivery],
+    "DeliveryDetail": ledger.DeliveryDetail,
+    "DeliveryOut": ledger.Delivery,
+    "DeliveryPage": models.Page[ledger.Delivery],
     "ErrorOut": models.JobError,
     "EventOut": models.Event,
     "EventPage": models.Events,
     "ForecastOut": models.Forecast,
-    "FoundOut": models.Found,
+    "FeedEventOut": models.FeedEvent,
+    "ItemOut": ledger.RecoveryItem,
+    "ItemPage": ledger.RecoveryItems,
     "JobOut": reprise.Job,
     "JobPage": models.Page[reprise.Job],
     "OutputOut": reprise.Output,
-    "ReceiptOut": models.Receipt,
-    "RecoveryOut": models.Recovery,
+    "PlanOut": ledger.Plan,
+    "ReceiptOut": ledger.Receipt,
+    "RecoveryOut": ledger.Recovery,
+    "RecoveryPage": models.Page[ledger.Recovery],
+    "RequestOut": ledger.SentRequest,
+    "ResponseOut": ledger.ReceiverAnswer,
     "StageOut": models.Stage,
+    "StepList": models.Steps,
+    "StepOut": models.Step,
     "SumsOut": models.CostSums,
     "UploadOut": models.Upload,
 }
@@ -104,7 +116,7 @@ SHAPES: dict[str, type[models.Fact]] = {
 @pytest.fixture(scope="module")
 def shapes() -> dict[str, Any]:
     """The schemas that the service documents, by name."""
-    runtime = types.SimpleNamespace(settings=Settings.model_construct())
+    runtime = types.SimpleNamespace(settings=Settings.model_construct(), rates=None, keyring=None)
     return dict(create_api(cast("Any", runtime)).openapi()["components"]["schemas"])
 
 
@@ -130,7 +142,8 @@ def test_a_field_of_a_newer_service_is_passed_over() -> None:
 
 def test_everything_a_job_may_be_asked_with_can_be_given(shapes: dict[str, Any]) -> None:
     can = set(inspect.signature(AsyncJobs.create).parameters) - {"self"}
-    assert set(shapes["NewJob"]["properties"]) - can == {"dry_run"}, "that is a forecast"
+    shape = shapes["NewJob"]["oneOf"][0]["$ref"].rsplit("/", 1)[1]
+    assert set(shapes[shape]["properties"]) - can == {"dry_run"}, "that is a forecast"
     assert set(calls.Options.__annotations__) - {"timeout_s"} == can - {"kind", "input", "wait_s"}
 
 
@@ -193,8 +206,9 @@ def test_only_what_is_safe_is_repeated() -> None:
     assert repeats(reprise.RateLimited(""), repeatable=False)
     assert not repeats(reprise.Unavailable("lost"), repeatable=False)
     assert not repeats(reprise.Conflict(""), repeatable=True)
-    # The first try of the same call is still under way.
-    assert repeats(reprise.Conflict("", retry_after_s=1), repeatable=True)
+    # The first try of the same call is still worked on.
+    assert repeats(reprise.UnderWay(""), repeatable=True)
+    assert not repeats(reprise.UnderWay(""), repeatable=False)
     for kind in (reprise.InvalidInput, reprise.NotFound, reprise.BudgetExceeded, reprise.ServiceFailed):
         assert not repeats(kind(""), repeatable=True)
 
@@ -215,6 +229,19 @@ def test_a_problem_becomes_the_error_of_its_status_with_all_it_says() -> None:
     )  # fmt: skip
     gone = error_of(410, {"x-request-id": "req_2"}, b"")
     assert (isinstance(gone, reprise.NotFound), gone.request_id) == (True, "req_2")
+
+
+def test_a_search_that_cannot_be_read_says_where_and_what_would_do() -> None:
+    body = {"code": "invalid_query", "detail": "no", "field": "q", "column": 7, "expected": "a word"}
+    error = error_of(400, {}, json.dumps(body).encode())
+    assert isinstance(error, reprise.InvalidQuery)
+    assert (error.field, error.column, error.expected) == ("q", 7, "a word")
+    assert isinstance(error, reprise.InvalidInput)
+
+
+def test_a_conflict_that_is_the_same_request_still_under_way_is_told_apart() -> None:
+    assert type(error_of(409, {}, b'{"code": "request_under_way"}')) is reprise.UnderWay
+    assert type(error_of(409, {}, b'{"code": "conflict"}')) is reprise.Conflict
 
 
 def test_a_502_with_a_problem_is_the_service_s_last_word_and_any_other_a_proxy_s() -> None:
@@ -251,9 +278,9 @@ def test_events_are_read_however_they_are_cut(texts: list[str], data: st.DataObj
     reader, found, at = streams.EventReader(), [], 0
     while at < len(whole):
         size = data.draw(st.integers(1, len(whole)))
-        found += list(reader.feed(whole[at : at + size]))
+        found += [(each.name, each.data) for each in reader.feed(whole[at : at + size])]
         at += size
-    assert found == [text.encode() for text in texts]
+    assert found == [("x", text.encode()) for text in texts]
 
 
 def test_an_event_without_end_is_refused() -> None:

@@ -6,19 +6,22 @@ The signatures of those methods are the kinds' own inputs; a test holds them aga
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, Unpack
 
 from app.client import calls
+from app.client.aio import following
 from app.client.aio.files import AsyncUploads
 from app.client.aio.jobs import AsyncJobs
-from app.client.aio.ledger import AsyncCosts, AsyncDeliveries
+from app.client.aio.ledger import AsyncAnnouncements, AsyncCosts, AsyncDeliveries
+from app.client.aio.recoveries import AsyncRecoveries
 from app.client.aio.shown import WAIT_S, AsyncJob
 from app.client.aio.transport import AsyncTransport
 from app.client.calls import Options
-from app.client.models import Asset, Forecast, OutputFacts, Upload, parse
+from app.client.models import Asset, FeedEvent, FeedReset, Forecast, OutputFacts, Upload, parse
 
 Sound = str | Path | BinaryIO | Upload | OutputFacts
 """An input that is a file: a path or an open file, which is uploaded first; an upload; an output of a job; or
@@ -52,6 +55,8 @@ class AsyncReprise:
         self.jobs = AsyncJobs(self._transport)
         self.uploads = AsyncUploads(self._transport)
         self.deliveries = AsyncDeliveries(self._transport)
+        self.recoveries = AsyncRecoveries(self._transport)
+        self.announcements = AsyncAnnouncements(self._transport)
         self.costs = AsyncCosts(self._transport)
 
     def __repr__(self) -> str:
@@ -84,6 +89,25 @@ class AsyncReprise:
         """Where a job would run, why, how soon and for how much; nothing is stored."""
         call = calls.forecast(kind, input, provider=provider, deadline_s=deadline_s, priority=priority)
         return parse(Forecast, await self._transport.ask(call))
+
+    def events(
+        self,
+        *,
+        after: int | None = None,
+        since: datetime | None = None,
+        kind: str | None = None,
+        type: str | None = None,  # noqa: A002 - the word of the API
+        state: str | None = None,
+        job_id: str | None = None,
+    ) -> AsyncGenerator[FeedEvent | FeedReset, None]:
+        """All events of all your jobs as they happen, without an end: each once, over cut connections.
+
+        They begin after the position `after`, with those of the time `since`, or from now on. A `FeedReset`
+        among them says that some were deleted before they were read.
+        """
+        return following.follow_feed(
+            self._transport, after, since=since, kind=kind, type=type, state=state, job_id=job_id
+        )
 
     async def asset(self, asset_id: str) -> Asset:
         """What is known of a stored file. Raises NotFound, Gone."""
@@ -160,6 +184,8 @@ class AsyncReprise:
             provider=options.get("provider"),
             deadline_s=options.get("deadline_s"),
             priority=options.get("priority"),
+            callback_url=options.get("callback_url"),
+            retention_s=options.get("retention_s"),
             idempotency_key=options.get("idempotency_key"),
         )
         return await job.wait(timeout_s)

@@ -26,22 +26,31 @@ class AsyncUploads:
     def __init__(self, transport: AsyncTransport) -> None:
         self._transport = transport
 
-    async def create(self, file: str | Path | BinaryIO, *, progress: Progress | None = None) -> Upload:
+    async def create(
+        self,
+        file: str | Path | BinaryIO,
+        *,
+        progress: Progress | None = None,
+        idempotency_key: str | None = None,
+    ) -> Upload:
         """Send one sound file, from a path or from where an open binary file stands.
 
-        A file that can be gone back in is sent again when the connection is cut: the same bytes are stored
-        once. Raises RepriseError, and OSError for what cannot be read.
+        A file that can be gone back in is sent again when the connection is cut: one call makes one upload,
+        and your own `idempotency_key` one over many. Raises RepriseError, OSError for what cannot be read.
         """
         if not isinstance(file, str | Path):
-            return await self._send(file, Path(str(getattr(file, "name", "file"))).name, progress)
+            name = Path(str(getattr(file, "name", "file"))).name
+            return await self._send(file, name, progress, idempotency_key)
         path = Path(file)
         opened = await in_thread(path.open, "rb")
         try:
-            return await self._send(opened, path.name, progress)
+            return await self._send(opened, path.name, progress, idempotency_key)
         finally:
             await in_thread(opened.close)
 
-    async def _send(self, file: BinaryIO, name: str, progress: Progress | None) -> Upload:
+    async def _send(
+        self, file: BinaryIO, name: str, progress: Progress | None, idempotency_key: str | None
+    ) -> Upload:
         if isinstance(file, io.TextIOBase):
             raise InvalidInput("file: open it in binary mode", field="file")
         size_bytes = await in_thread(size_of, file)
@@ -62,7 +71,9 @@ class AsyncUploads:
             envelope.check(sent_bytes)
             yield envelope.tail
 
-        call = calls.upload(envelope.headers, is_repeatable=start is not None)
+        call = calls.upload(
+            envelope.headers, is_repeatable=start is not None, idempotency_key=idempotency_key
+        )
         return parse(Upload, await self._transport.ask(call, body))
 
 

@@ -1,4 +1,4 @@
-"""`client.deliveries` and `client.costs`: what came from outside, what became of it, and what it cost."""
+"""`client.deliveries`, `.announcements`, `.costs`: what came in, what was told, and what it cost."""
 
 from __future__ import annotations
 
@@ -7,16 +7,8 @@ from datetime import datetime
 
 from app.client import calls
 from app.client.aio.transport import AsyncTransport
-from app.client.models import (
-    CostGroup,
-    CostReport,
-    Delivery,
-    DeliveryDetail,
-    Page,
-    Receipt,
-    Recovery,
-    parse,
-)
+from app.client.ledger import AnnouncementDetail, AnnouncementFacts, Delivery, DeliveryDetail, Receipt
+from app.client.models import CostGroup, CostReport, Page, parse
 
 
 class AsyncDeliveries:
@@ -58,18 +50,55 @@ class AsyncDeliveries:
         """Send it through the inbox once more; what has been applied is not applied twice."""
         return parse(Receipt, await self._transport.ask(calls.replay_delivery(delivery_id)))
 
-    async def recover(
+
+class AsyncAnnouncements:
+    """What callers were told of their jobs' ends. Every call raises RepriseError."""
+
+    def __init__(self, transport: AsyncTransport) -> None:
+        self._transport = transport
+
+    async def page(
         self,
         *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        kind: str | None = None,
-        dry_run: bool = False,
-        limit: int = 1000,
-    ) -> Recovery:
-        """Ask the providers about live attempts now; with `dry_run` only tell what they say."""
-        call = calls.recover(since=since, until=until, kind=kind, dry_run=dry_run, limit=limit)
-        return parse(Recovery, await self._transport.ask(call))
+        job_id: str | None = None,
+        state: str | None = None,
+        endpoint: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[AnnouncementFacts]:
+        """One page of announcements, newest first."""
+        call = calls.list_announcements(
+            job_id=job_id, state=state, endpoint=endpoint, limit=limit, cursor=cursor
+        )
+        return parse(Page[AnnouncementFacts], await self._transport.ask(call))
+
+    async def list(
+        self,
+        *,
+        job_id: str | None = None,
+        state: str | None = None,
+        endpoint: str | None = None,
+        limit: int = 50,
+    ) -> AsyncIterator[AnnouncementFacts]:
+        """All of them, newest first; the pages, of `limit` each, are fetched as they are needed."""
+        cursor = None
+        while True:
+            page = await self.page(job_id=job_id, state=state, endpoint=endpoint, limit=limit, cursor=cursor)
+            for announcement in page.items:
+                yield announcement
+            if page.next_cursor is None:
+                return
+            cursor = page.next_cursor
+
+    async def get(self, announcement_id: str) -> AnnouncementDetail:
+        """One with its body, and every try at it. Raises NotFound."""
+        call = calls.get_announcement(announcement_id)
+        return parse(AnnouncementDetail, await self._transport.ask(call))
+
+    async def resend(self, announcement_id: str) -> AnnouncementFacts:
+        """Send one again, under the same `webhook-id`. Raises Conflict while its receiver is disabled."""
+        call = calls.resend_announcement(announcement_id)
+        return parse(AnnouncementFacts, await self._transport.ask(call))
 
 
 class AsyncCosts:
@@ -100,6 +129,10 @@ class AsyncCosts:
         limit: int = 100,
     ) -> AsyncIterator[CostGroup]:
         """Every group by name, over one span of time; the pages are fetched as they are needed."""
+        if since is None or until is None:
+            # The service says what the span is: every page is of the same, and so is every cursor.
+            span = await self.report(group_by, since=since, until=until, limit=1)
+            since, until = span.since, span.until
         cursor = None
         while True:
             report = await self.report(group_by, since=since, until=until, limit=limit, cursor=cursor)
@@ -107,5 +140,4 @@ class AsyncCosts:
                 yield group
             if report.next_cursor is None:
                 return
-            # The first answer says what the span is: the next pages are of the same.
-            since, until, cursor = report.since, report.until, report.next_cursor
+            cursor = report.next_cursor

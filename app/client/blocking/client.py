@@ -8,19 +8,22 @@ The signatures of those methods are the kinds' own inputs; a test holds them aga
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Self, Unpack
 
 from app.client import calls
+from app.client.blocking import following
 from app.client.blocking.files import Uploads
 from app.client.blocking.jobs import Jobs
-from app.client.blocking.ledger import Costs, Deliveries
+from app.client.blocking.ledger import Announcements, Costs, Deliveries
+from app.client.blocking.recoveries import Recoveries
 from app.client.blocking.shown import WAIT_S, Job
 from app.client.blocking.transport import Transport
 from app.client.calls import Options
-from app.client.models import Asset, Forecast, OutputFacts, Upload, parse
+from app.client.models import Asset, FeedEvent, FeedReset, Forecast, OutputFacts, Upload, parse
 
 Sound = str | Path | BinaryIO | Upload | OutputFacts
 """An input that is a file: a path or an open file, which is uploaded first; an upload; an output of a job; or
@@ -54,6 +57,8 @@ class Reprise:
         self.jobs = Jobs(self._transport)
         self.uploads = Uploads(self._transport)
         self.deliveries = Deliveries(self._transport)
+        self.recoveries = Recoveries(self._transport)
+        self.announcements = Announcements(self._transport)
         self.costs = Costs(self._transport)
 
     def __repr__(self) -> str:
@@ -86,6 +91,25 @@ class Reprise:
         """Where a job would run, why, how soon and for how much; nothing is stored."""
         call = calls.forecast(kind, input, provider=provider, deadline_s=deadline_s, priority=priority)
         return parse(Forecast, self._transport.ask(call))
+
+    def events(
+        self,
+        *,
+        after: int | None = None,
+        since: datetime | None = None,
+        kind: str | None = None,
+        type: str | None = None,  # noqa: A002 - the word of the API
+        state: str | None = None,
+        job_id: str | None = None,
+    ) -> Generator[FeedEvent | FeedReset, None, None]:
+        """All events of all your jobs as they happen, without an end: each once, over cut connections.
+
+        They begin after the position `after`, with those of the time `since`, or from now on. A `FeedReset`
+        among them says that some were deleted before they were read.
+        """
+        return following.follow_feed(
+            self._transport, after, since=since, kind=kind, type=type, state=state, job_id=job_id
+        )
 
     def asset(self, asset_id: str) -> Asset:
         """What is known of a stored file. Raises NotFound, Gone."""
@@ -160,6 +184,8 @@ class Reprise:
             provider=options.get("provider"),
             deadline_s=options.get("deadline_s"),
             priority=options.get("priority"),
+            callback_url=options.get("callback_url"),
+            retention_s=options.get("retention_s"),
             idempotency_key=options.get("idempotency_key"),
         )
         return job.wait(timeout_s)

@@ -28,22 +28,31 @@ class Uploads:
     def __init__(self, transport: Transport) -> None:
         self._transport = transport
 
-    def create(self, file: str | Path | BinaryIO, *, progress: Progress | None = None) -> Upload:
+    def create(
+        self,
+        file: str | Path | BinaryIO,
+        *,
+        progress: Progress | None = None,
+        idempotency_key: str | None = None,
+    ) -> Upload:
         """Send one sound file, from a path or from where an open binary file stands.
 
-        A file that can be gone back in is sent again when the connection is cut: the same bytes are stored
-        once. Raises RepriseError, and OSError for what cannot be read.
+        A file that can be gone back in is sent again when the connection is cut: one call makes one upload,
+        and your own `idempotency_key` one over many. Raises RepriseError, OSError for what cannot be read.
         """
         if not isinstance(file, str | Path):
-            return self._send(file, Path(str(getattr(file, "name", "file"))).name, progress)
+            name = Path(str(getattr(file, "name", "file"))).name
+            return self._send(file, name, progress, idempotency_key)
         path = Path(file)
         opened = in_thread(path.open, "rb")
         try:
-            return self._send(opened, path.name, progress)
+            return self._send(opened, path.name, progress, idempotency_key)
         finally:
             in_thread(opened.close)
 
-    def _send(self, file: BinaryIO, name: str, progress: Progress | None) -> Upload:
+    def _send(
+        self, file: BinaryIO, name: str, progress: Progress | None, idempotency_key: str | None
+    ) -> Upload:
         if isinstance(file, io.TextIOBase):
             raise InvalidInput("file: open it in binary mode", field="file")
         size_bytes = in_thread(size_of, file)
@@ -64,7 +73,9 @@ class Uploads:
             envelope.check(sent_bytes)
             yield envelope.tail
 
-        call = calls.upload(envelope.headers, is_repeatable=start is not None)
+        call = calls.upload(
+            envelope.headers, is_repeatable=start is not None, idempotency_key=idempotency_key
+        )
         return parse(Upload, self._transport.ask(call, body))
 
 

@@ -1,4 +1,4 @@
-"""`client.deliveries` and `client.costs`: what came from outside, what became of it, and what it cost."""
+"""`client.deliveries`, `.announcements`, `.costs`: what came in, what was told, and what it cost."""
 
 # Made from app/client/aio by scripts/make-client. Change it there and run that again.
 
@@ -9,16 +9,8 @@ from datetime import datetime
 
 from app.client import calls
 from app.client.blocking.transport import Transport
-from app.client.models import (
-    CostGroup,
-    CostReport,
-    Delivery,
-    DeliveryDetail,
-    Page,
-    Receipt,
-    Recovery,
-    parse,
-)
+from app.client.ledger import AnnouncementDetail, AnnouncementFacts, Delivery, DeliveryDetail, Receipt
+from app.client.models import CostGroup, CostReport, Page, parse
 
 
 class Deliveries:
@@ -59,18 +51,54 @@ class Deliveries:
         """Send it through the inbox once more; what has been applied is not applied twice."""
         return parse(Receipt, self._transport.ask(calls.replay_delivery(delivery_id)))
 
-    def recover(
+
+class Announcements:
+    """What callers were told of their jobs' ends. Every call raises RepriseError."""
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    def page(
         self,
         *,
-        since: datetime | None = None,
-        until: datetime | None = None,
-        kind: str | None = None,
-        dry_run: bool = False,
-        limit: int = 1000,
-    ) -> Recovery:
-        """Ask the providers about live attempts now; with `dry_run` only tell what they say."""
-        call = calls.recover(since=since, until=until, kind=kind, dry_run=dry_run, limit=limit)
-        return parse(Recovery, self._transport.ask(call))
+        job_id: str | None = None,
+        state: str | None = None,
+        endpoint: str | None = None,
+        limit: int = 50,
+        cursor: str | None = None,
+    ) -> Page[AnnouncementFacts]:
+        """One page of announcements, newest first."""
+        call = calls.list_announcements(
+            job_id=job_id, state=state, endpoint=endpoint, limit=limit, cursor=cursor
+        )
+        return parse(Page[AnnouncementFacts], self._transport.ask(call))
+
+    def list(
+        self,
+        *,
+        job_id: str | None = None,
+        state: str | None = None,
+        endpoint: str | None = None,
+        limit: int = 50,
+    ) -> Iterator[AnnouncementFacts]:
+        """All of them, newest first; the pages, of `limit` each, are fetched as they are needed."""
+        cursor = None
+        while True:
+            page = self.page(job_id=job_id, state=state, endpoint=endpoint, limit=limit, cursor=cursor)
+            yield from page.items
+            if page.next_cursor is None:
+                return
+            cursor = page.next_cursor
+
+    def get(self, announcement_id: str) -> AnnouncementDetail:
+        """One with its body, and every try at it. Raises NotFound."""
+        call = calls.get_announcement(announcement_id)
+        return parse(AnnouncementDetail, self._transport.ask(call))
+
+    def resend(self, announcement_id: str) -> AnnouncementFacts:
+        """Send one again, under the same `webhook-id`. Raises Conflict while its receiver is disabled."""
+        call = calls.resend_announcement(announcement_id)
+        return parse(AnnouncementFacts, self._transport.ask(call))
 
 
 class Costs:
@@ -101,11 +129,14 @@ class Costs:
         limit: int = 100,
     ) -> Iterator[CostGroup]:
         """Every group by name, over one span of time; the pages are fetched as they are needed."""
+        if since is None or until is None:
+            # The service says what the span is: every page is of the same, and so is every cursor.
+            span = self.report(group_by, since=since, until=until, limit=1)
+            since, until = span.since, span.until
         cursor = None
         while True:
             report = self.report(group_by, since=since, until=until, limit=limit, cursor=cursor)
             yield from report.items
             if report.next_cursor is None:
                 return
-            # The first answer says what the span is: the next pages are of the same.
-            since, until, cursor = report.since, report.until, report.next_cursor
+            cursor = report.next_cursor
