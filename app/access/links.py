@@ -19,6 +19,8 @@ from contextlib import asynccontextmanager, suppress
 from hashlib import sha256
 from urllib.parse import quote
 
+from app.access.callers import OPEN_HOUSE
+from app.access.trail import Act, note_act
 from app.errors import Forbidden, LinkExpired
 from db.secrets import claim_secrets, find_secrets, rotate_secret
 from db.session import Database, DatabaseUnavailable, Transaction
@@ -108,8 +110,10 @@ async def keeping_links(database: Database, *, life_s: int) -> AsyncIterator[Lin
 async def rotate_links(database: Database, *, at_once: bool) -> None:
     """A new secret signs. The one until now still proves, unless `at_once`; the one before it does not."""
     async with database.transaction() as tx:
-        fresh = randomness.token_hex(32)
-        await rotate_secret(tx, SECRET, fresh, now=await tx.now(), keep_old=not at_once)
+        fresh, now = randomness.token_hex(32), await tx.now()
+        await rotate_secret(tx, SECRET, fresh, now=now, keep_old=not at_once)
+        # By whoever has this machine: no key is needed for it, and it is every tenant's.
+        await note_act(tx, OPEN_HOUSE, Act.LINKS_ROTATED, SECRET, at=now)
 
 
 async def _keep_looking(links: Links) -> None:

@@ -30,6 +30,11 @@ class Act(StrEnum):
     DELIVERY_REPLAYED = "delivery.replayed"
     RECOVERY_BEGUN = "recovery.begun"
     RECOVERY_ABORTED = "recovery.aborted"
+    ANNOUNCEMENT_RESENT = "announcement.resent"
+    ANNOUNCEMENTS_RESENT = "announcements.resent"
+    ENDPOINT_ENABLED = "endpoint.enabled"
+    SECRET_ROTATED = "secret.rotated"  # noqa: S105 - the name of an act
+    LINKS_ROTATED = "links.rotated"
 
 
 def act_of(by: Caller, act: Act, subject: str, *, at: datetime) -> Audit:

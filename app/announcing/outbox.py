@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 
 import structlog
 
+from app.access.callers import Caller
+from app.access.trail import Act, note_act
 from app.errors import Conflict, NotFound
 from app.line import Line
 from app.work import Station
@@ -59,23 +61,24 @@ class Outbox:
             found = await _find(tx, tenant, announcement_id)
             return found, await ledger.list_attempts_of(tx, found.id)
 
-    async def resend(self, tenant: str, announcement_id: str) -> Announcement:
+    async def resend(self, announcement_id: str, *, by: Caller) -> Announcement:
         """Make one due now, whatever became of it. Raises NotFound, and Conflict while its endpoint is
         disabled or it is on its way."""
 
         async def again(tx: Transaction) -> Announcement:
-            found = await _find(tx, tenant, announcement_id)
+            found, now = await _find(tx, by.tenant, announcement_id), self._line.clock.now()
             endpoint = await endpoint_rows.find_endpoint(tx, found.endpoint_id)
             if endpoint is not None and endpoint.disabled_at is not None:
                 raise Conflict(f"its endpoint is disabled ({endpoint.disabled_reason}): enable {endpoint.id}")
-            if not await ledger.send_again(tx, [found.id], now=self._line.clock.now()):
+            if not await ledger.send_again(tx, [found.id], now=now):
                 raise Conflict("it is being sent at this moment")
+            await note_act(tx, by, Act.ANNOUNCEMENT_RESENT, found.id, at=now)
             self._line.engine.enqueue(tx, Station.ANNOUNCE, found.id)
-            return await _find(tx, tenant, announcement_id)
+            return await _find(tx, by.tenant, announcement_id)
 
         return await self._line.database.transact(again, is_idempotent=True)
 
-    async def resend_range(self, wanted: AnnouncementFilter, *, dry_run: bool) -> Resent:
+    async def resend_range(self, wanted: AnnouncementFilter, *, by: Caller, dry_run: bool) -> Resent:
         """Count what is in a range, and unless it is a dry run make it due, a batch a transaction."""
         async with self._line.database.reading() as tx:
             count = await ledger.count_announcements(tx, wanted)
@@ -85,7 +88,8 @@ class Outbox:
             return Resent(True, count, to_disabled, 0, sendable > MOST_RESENT)
         resent, looked = 0, 0
         while looked < MOST_RESENT:
-            ids, moved = await self._resend_batch(wanted)
+            # One line in the log for all of it, with the first batch.
+            ids, moved = await self._resend_batch(wanted, by=None if looked else by)
             resent, looked = resent + moved, looked + len(ids)
             if len(ids) < _BATCH:
                 break
@@ -93,10 +97,15 @@ class Outbox:
         log.info("announcements.resent", tenant=wanted.tenant, count=resent)
         return Resent(False, count, to_disabled, resent, sendable > looked)
 
-    async def _resend_batch(self, wanted: AnnouncementFilter) -> tuple[Sequence[str], int]:
+    async def _resend_batch(
+        self, wanted: AnnouncementFilter, *, by: Caller | None
+    ) -> tuple[Sequence[str], int]:
         async def again(tx: Transaction) -> tuple[Sequence[str], int]:
+            now = self._line.clock.now()
             ids = await ledger.list_sendable(tx, wanted, limit=_BATCH)
-            moved = await ledger.send_again(tx, ids, now=self._line.clock.now())
+            moved = await ledger.send_again(tx, ids, now=now)
+            if by is not None:
+                await note_act(tx, by, Act.ANNOUNCEMENTS_RESENT, _span(wanted), at=now)
             self._line.engine.enqueue(tx, Station.ANNOUNCE, *ids)
             return ids, moved
 
@@ -110,13 +119,13 @@ class Outbox:
                 tx, tenant, before_id=before_id, disabled=disabled, limit=limit
             )
 
-    async def enable(self, tenant: str, endpoint_id: str) -> Endpoint:
+    async def enable(self, endpoint_id: str, *, by: Caller) -> Endpoint:
         """Let announcements go there again, with a clean record. What was held meanwhile is sent again only
         when it is asked for. Raises NotFound."""
 
         async def enable(tx: Transaction) -> Endpoint:
             found = await endpoint_rows.find_endpoint(tx, endpoint_id)
-            if found is None or found.tenant != tenant:
+            if found is None or found.tenant != by.tenant:
                 raise NotFound(f"there is no endpoint {endpoint_id[:64]}")
             await endpoint_rows.save_endpoint(
                 tx,
@@ -127,6 +136,7 @@ class Outbox:
                 failures=0,
                 failing_since=None,
             )
+            await note_act(tx, by, Act.ENDPOINT_ENABLED, endpoint_id, at=self._line.clock.now())
             enabled = await endpoint_rows.find_endpoint(tx, endpoint_id)
             return enabled or found
 
@@ -139,6 +149,12 @@ class Outbox:
         wanted = AnnouncementFilter(tenant, states=(AnnouncementState.HELD,), endpoint_id=endpoint_id)
         async with self._line.database.reading() as tx:
             return await ledger.count_announcements(tx, wanted)
+
+
+def _span(wanted: AnnouncementFilter) -> str:
+    """From when to when, as ISO 8601 writes it."""
+    ends = (wanted.since, wanted.until)
+    return "/".join(each.isoformat(timespec="seconds") if each else ".." for each in ends)
 
 
 async def _find(tx: Transaction, tenant: str, announcement_id: str) -> Announcement:

@@ -10,6 +10,8 @@ import base64
 import secrets
 from datetime import datetime, timedelta
 
+from app.access.callers import Caller
+from app.access.trail import Act, note_act
 from app.errors import Conflict, InvalidInput
 from app.line import Line
 from db.announcements.secrets import (
@@ -54,7 +56,7 @@ class WebhookKeys:
 
         return await self._line.database.transact(look, is_idempotent=True)
 
-    async def rotate(self, tenant: str, *, overlap_s: float) -> list[WebhookSecret]:
+    async def rotate(self, *, by: Caller, overlap_s: float) -> list[WebhookSecret]:
         """Put a new secret in the place of the current one, which signs along for `overlap_s`.
 
         Raises InvalidInput, and Conflict while an earlier rotation overlaps: with `overlap_s` 0 all older
@@ -62,6 +64,8 @@ class WebhookKeys:
         """
         if not 0 <= overlap_s <= MOST_OVERLAP_S:
             raise InvalidInput(f"overlap_s must be from 0 to {MOST_OVERLAP_S:.0f}", field="overlap_s")
+
+        tenant = by.tenant
 
         async def put(tx: Transaction) -> list[WebhookSecret]:
             now = self._line.clock.now()
@@ -80,6 +84,7 @@ class WebhookKeys:
                 raise Conflict("somebody else has just rotated the secret")
             await retire_secrets(tx, tenant, before=fresh.number, at=now + timedelta(seconds=overlap_s))
             await delete_expired_secrets(tx, tenant, now=now)
+            await note_act(tx, by, Act.SECRET_ROTATED, f"webhook-secret {fresh.number}", at=now)
             return await list_live_secrets(tx, tenant, now=now)
 
         return await self._line.database.transact(put)

@@ -10,15 +10,11 @@ from email.policy import HTTP
 from pathlib import Path
 from urllib.parse import parse_qsl
 
-import httpx
 import pytest
-from starlette.types import ASGIApp, Receive, Send
-from starlette.types import Scope as ASGIScope
 
 from app.access.callers import Caller, Scope
 from app.access.links import Links, keeping_links, rotate_links
 from app.errors import Forbidden
-from app.main import create_app
 from app.web.content.sending import PROVEN_BYTES
 from db.tables import Asset, Job
 from tests.flow.conftest import TONE, OpenStage, Stage, tone
@@ -342,30 +338,19 @@ async def test_without_a_link_a_key_that_may_read_opens(shelf: tuple[Stage, str,
     """Fault 26: what the door lets in is told by the caller that it proved, and by nothing in the address."""
     line, url, content = shelf
     path, _ = parts_of(url)
-    callers = {
-        "reader": Caller("default", frozenset({Scope.JOBS_READ}), "key_1"),
-        "stranger": Caller("other", frozenset(Scope), "key_2"),
-        "writer": Caller("default", frozenset({Scope.JOBS_WRITE}), "key_3"),
-    }
-    for name, status in {"reader": 200, "stranger": 404, "writer": 403}.items():
-        app = Called(create_app(line.runtime), callers[name])
-        transport = httpx.ASGITransport(app=app)
-        async with httpx.AsyncClient(transport=transport, base_url="https://reprise.test") as client:
-            assert (await client.get(path)).status_code == status, name
-            # With a link the key says nothing.
-            assert (await client.get(url)).content == content
-
-
-class Called:
-    """The app, as a key's caller finds it."""
-
-    def __init__(self, app: ASGIApp, caller: Caller) -> None:
-        self._app = app
-        self._caller = caller
-
-    async def __call__(self, scope: ASGIScope, receive: Receive, send: Send) -> None:
-        scope["state"] = {**scope.get("state", {}), "caller": self._caller}
-        await self._app(scope, receive, send)
+    for tenant, scope, status in (
+        ("default", Scope.JOBS_READ, 200),
+        ("other", Scope.ADMIN, 404),
+        ("default", Scope.JOBS_WRITE, 403),
+    ):
+        by = Caller(tenant, frozenset(Scope))
+        issued = await line.runtime.key_desk.create(by, name="a caller", scopes=[scope])
+        headers = {"authorization": f"Bearer {issued.text}"}
+        assert (await line.client.get(path, headers=headers)).status_code == status, (tenant, scope)
+        # With a link the key says nothing.
+        assert (await line.client.get(url, headers=headers)).content == content
+    assert (await line.client.get(path)).status_code == 401
+    assert (await line.client.get(url)).content == content
 
 
 async def test_what_is_gone_from_the_store_is_a_problem_and_not_an_error(

@@ -85,8 +85,8 @@ class FrozenAfter(Jobs):
         self.left = after
         self.reached, self.go_on = asyncio.Event(), asyncio.Event()
 
-    async def cancel(self, job_id: str) -> JobView:
-        return await self._freeze(await super().cancel(job_id))
+    async def cancel(self, job_id: str, **more: Any) -> JobView:
+        return await self._freeze(await super().cancel(job_id, **more))
 
     async def retry(self, job_id: str, **more: Any) -> JobView:
         return await self._freeze(await super().retry(job_id, **more))

@@ -5,11 +5,14 @@ The routes are those that the app has: each new one is tried here, or fails here
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
+from urllib.parse import parse_qsl
 
 import httpx
 import pytest
@@ -18,10 +21,14 @@ from fastapi.routing import APIRoute, iter_route_contexts
 
 from app.access.callers import Caller, Scope
 from app.access.desk import Issued
-from app.main import create_api
+from app.access.links import rotate_links
+from app.main import create_api, create_app
+from app.outbound import Outbound
 from app.web.parts import Administrator, Reader, Replayer, Writer
-from db.tables import AccessKey, Delivery, Job
-from tests.flow.conftest import TONE, OpenStage, Stage, tone
+from db.tables import AccessKey, Announcement, Audit, BulkAct, Delivery, Endpoint, Job, RecoveryRun, Upload
+from tests.fakes.provider import served
+from tests.flow.conftest import TONE, OpenStage, Stage, as_data_uri, tone
+from tests.flow.test_feed import LIMIT_S, messages
 
 RAIN = {"kind": "sound_effect", "input": {"prompt": "rain", "duration_s": 1}}
 NOBODYS = "0" * 32
@@ -29,25 +36,54 @@ OPEN = {"/healthz", "/readyz", "/metrics", "/docs", "/docs/errors", "/docs/start
 """Routes that belong to no tenant."""
 BODIES: dict[str, Any] = {
     "/v1/keys/{key_id}/rotate": {"overlap_s": 0},
+    "/v1/jobs/{job_id}/rerun": {"from": "finish"},
 }
 """What is sent where a body is needed to come as far as the id."""
 LISTS: dict[str, Any] = {
+    "POST /v1/announcements/resend": {"since": "2020-01-01T00:00:00Z", "state": "pending"},
+    "POST /v1/deliveries/import": {"headers": {}, "body_base64": ""},
+    "POST /v1/deliveries/replay": {},
     "POST /v1/jobs": RAIN,
+    "POST /v1/jobs/bulk": {"action": "cancel", "q": "kind:sound_effect"},
     "POST /v1/keys": {"name": "x", "scopes": ["admin"]},
     "POST /v1/recoveries": {},
     "POST /v1/uploads": None,
+    "POST /v1/webhook-secrets": {"overlap_s": 0},
 }
 """What is sent to a route without an id in its path that makes something."""
-ASSETS = "/v1/assets/"
+BY_LINK = "/v1/assets/{asset_id}/content"
+"""Asks for a key that may read only where there is no signed link; tried by itself below."""
+OWNED: tuple[Any, ...] = (Job, Delivery, AccessKey, Announcement, Endpoint, BulkAct, RecoveryRun, Upload)
+
+
+@pytest.fixture
+def stage_on(stage_on: OpenStage) -> OpenStage:
+    """A stage whose callers may be told on this machine, where nobody listens."""
+    door = Outbound(allow=("127.0.0.1",), idle_timeout_s=20, connect_timeout_s=20)
+    return partial(stage_on, ports={"outbound": door})
 
 
 def routes_of(app: FastAPI) -> Iterator[tuple[str, APIRoute]]:
     """Every route of the API that belongs to tenants, by method and path."""
     for context in iter_route_contexts(app.routes):
         route = context.route
-        if isinstance(route, APIRoute) and route.path not in OPEN and not route.path.startswith(ASSETS):
-            for method in route.methods - {"HEAD"}:
+        if isinstance(route, APIRoute) and route.path not in OPEN:
+            for method in route.methods:
                 yield f"{method} {route.path}", route
+
+
+async def belongings(line: Stage, tenant: str | None = None) -> list[Any]:
+    """All that tenants have, or one of them has; when a key was last used is no change."""
+    found = [row for table in OWNED for row in await line.rows(table)]
+    for row in found:
+        if isinstance(row, AccessKey):
+            row.last_used_at = None
+    whose = {row.id: row.tenant for row in found if isinstance(row, Job)}
+    return [
+        row
+        for row in found
+        if tenant is None or (whose.get(row.job_id) if isinstance(row, Delivery) else row.tenant) == tenant
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,14 +102,19 @@ async def key_for(line: Stage, tenant: str, *scopes: Scope) -> Issued:
 
 
 async def settle_in(line: Stage, tenant: str) -> Tenant:
-    """A tenant with one of everything: a job that has succeeded, its news, an upload, a key."""
+    """A tenant with one of everything: a job that has succeeded with an output of the tenant's own, its news,
+    an announcement that nobody has taken, an upload, a bulk act, a recovery, a secret, a key."""
     issued = await key_for(line, tenant)
     headers = {"authorization": f"Bearer {issued.text}"}
-    asked = await line.client.post("/v1/jobs", json=RAIN, headers=headers)
+    asked = await line.client.post(
+        "/v1/jobs", json=RAIN | {"callback_url": f"http://127.0.0.1:65535/{tenant}"}, headers=headers
+    )
     assert asked.status_code == 202, asked.text
     job_id = asked.json()["id"]
     await line.drain()
-    await line.fake.finish(list(line.fake.predictions)[-1], output=TONE)
+    # The same bytes would be one asset, of both.
+    sound = as_data_uri(tone(hz=300.0 + sum(tenant.encode()) % 500))
+    await line.fake.finish(list(line.fake.predictions)[-1], output=sound)
     await line.drain()
     job = (await line.client.get(f"/v1/jobs/{job_id}", headers=headers)).json()
     assert job["state"] == "succeeded"
@@ -81,11 +122,25 @@ async def settle_in(line: Stage, tenant: str) -> Tenant:
     sent = await line.client.post(
         "/v1/uploads", files={"file": ("talk.wav", tone(0.7), "audio/wav")}, headers=headers
     )
+    [told] = (await line.client.get("/v1/announcements", headers=headers)).json()["items"]
+    assert (told["state"], told["attempts"]) == ("pending", 1)
+    [secret] = (await line.client.get("/v1/webhook-secrets", headers=headers)).json()["items"]
+    failed = {"action": "retry", "q": "state:failed"}
+    act = await line.client.post("/v1/jobs/bulk", json=failed, headers=headers)
+    recovery = await line.client.post("/v1/recoveries", json={}, headers=headers)
+    assert (act.status_code, recovery.status_code) == (202, 202), (act.text, recovery.text)
+    await line.drain()
     return Tenant(
         headers,
         {
             "job_id": job_id,
             "delivery_id": news["items"][0]["id"],
+            "asset_id": job["outputs"]["audio"]["asset_id"],
+            "announcement_id": told["id"],
+            "endpoint_id": told["endpoint_id"],
+            "act_id": act.json()["id"],
+            "recovery_id": recovery.json()["id"],
+            "secret": secret["secret"],
             "key_id": issued.key.id,
             "upload_id": sent.json()["upload_id"],
         },
@@ -104,17 +159,27 @@ def said(reply: httpx.Response, own_id: str) -> tuple[int, str, set[str]]:
 
 
 async def test_another_tenants_id_is_as_one_that_never_was_on_every_route(stage_on: OpenStage) -> None:
-    """Fault 18: jobs, events, streams, deliveries, keys; whatever the method, the words and the headers."""
+    """Fault 18: jobs, events, streams, deliveries, assets, announcements, endpoints, bulk acts, recoveries,
+    keys; whatever the method, the words and the headers."""
     async with stage_on() as line:
         ours, theirs = await settle_in(line, "acme"), await settle_in(line, "umbrella")
-        live, canceled = [
-            (await line.client.post("/v1/jobs", json=RAIN, headers=theirs.headers)).json()["id"]
-            for _ in range(2)
-        ]
-        await line.client.post(f"/v1/jobs/{canceled}/cancel", headers=theirs.headers)
-        before = {table: await line.rows(table) for table in (Job, Delivery, AccessKey)}
+
+        async def add(path: str, **body: Any) -> dict[str, Any]:
+            return dict((await line.client.post(path, json=body, headers=theirs.headers)).json())
+
+        live, canceled = [(await add("/v1/jobs", **RAIN))["id"] for _ in range(2)]
+        await add(f"/v1/jobs/{canceled}/cancel")
+        await line.drain()
         # In every state that some verb could move on from.
-        of_theirs = [theirs.ids | {"job_id": job_id} for job_id in (theirs.ids["job_id"], live, canceled)]
+        begun = {
+            "act_id": (await add("/v1/jobs/bulk", action="cancel", ids=[live]))["id"],
+            "recovery_id": (await add("/v1/recoveries"))["id"],
+        }
+        of_theirs = [theirs.ids, theirs.ids | begun | {"job_id": live}, theirs.ids | {"job_id": canceled}]
+        assert {(await line.client.get(path, headers=theirs.headers)).json()["state"] for path in (
+            f"/v1/jobs/bulk/{begun['act_id']}", f"/v1/recoveries/{begun['recovery_id']}"
+        )} == {"queued", "running"}  # fmt: skip
+        before = await belongings(line)
         tried = 0
         for name, route in routes_of(create_api(line.runtime)):
             [method, path], parameters = name.split(), re.findall(r"{(\w+)}", route.path)
@@ -132,17 +197,17 @@ async def test_another_tenants_id_is_as_one_that_never_was_on_every_route(stage_
                     answers.append(said(reply, ids[parameters[0]]))
                 assert all(answer == answers[-1] for answer in answers), name
                 tried += 1
-        assert tried >= 16
-        after = {table: await line.rows(table) for table in (Job, Delivery, AccessKey)}
-        for row in (*before[AccessKey], *after[AccessKey]):
-            row.last_used_at = None
-        assert before == after, "nothing was changed"
+        assert tried >= 44
+        assert await belongings(line) == before, "nothing was changed"
 
 
 async def test_no_list_shows_anything_of_another_tenants(stage_on: OpenStage) -> None:
     """Fault 18."""
     async with stage_on() as line:
         ours, theirs = await settle_in(line, "acme"), await settle_in(line, "umbrella")
+        live = (await line.client.post("/v1/jobs", json=RAIN, headers=theirs.headers)).json()["id"]
+        await line.drain()
+        before, shown = await belongings(line, "umbrella"), [live, *theirs.ids.values()]
         tried = 0
         for name, _ in routes_of(create_api(line.runtime)):
             method, path = name.split()
@@ -151,23 +216,101 @@ async def test_no_list_shows_anything_of_another_tenants(stage_on: OpenStage) ->
             assert method == "GET" or name in LISTS, f"{name}: say in `LISTS` what is sent to it"
             reply = await line.client.request(method, path, headers=ours.headers, json=LISTS.get(name))
             assert reply.status_code < 500, (name, reply.text)
-            for their_id in theirs.ids.values():
+            for their_id in shown:
                 assert their_id not in reply.text, name
             assert "umbrella" not in reply.text, name
+            wanted = {**theirs.ids, "job_id": live, "endpoint": theirs.ids["endpoint_id"], "q": live}
             narrowed = await line.client.request(
-                method, path, params=theirs.ids, headers=ours.headers, json=LISTS.get(name)
+                method, path, params=wanted, headers=ours.headers, json=LISTS.get(name)
             )
-            assert theirs.ids["job_id"] not in narrowed.text, name
+            assert not any(each in narrowed.text.replace(f"q={live}", "") for each in shown), name
             tried += 1
-        assert tried >= 9
+        assert tried >= 20
+        await line.drain()
+        assert await belongings(line, "umbrella") == before, "nor did what was asked for come to theirs"
         mine = (await line.client.get("/v1/jobs", headers=theirs.headers)).json()["items"]
-        assert [job["id"] for job in mine] == [theirs.ids["job_id"]], "and sees all of its own"
+        assert [job["id"] for job in mine] == [live, theirs.ids["job_id"]], "and sees all of its own"
+
+
+@pytest.mark.parametrize("path", ["/v1/events", "/v1/deliveries"])
+async def test_no_stream_tells_anything_of_another_tenants(stage_on: OpenStage, path: str) -> None:
+    """Fault 18: neither of what was, nor of what comes while it is open."""
+    async with stage_on() as line:
+        ours, theirs = await settle_in(line, "acme"), await settle_in(line, "umbrella")
+
+        async def whole(who: Tenant) -> str:
+            asked = await line.client.post("/v1/jobs", json=RAIN, headers=who.headers)
+            await line.drain()
+            await line.fake.finish(line.fake.live()[0], output=TONE)
+            await line.drain()
+            return str(asked.json()["id"])
+
+        last = {"/v1/events": "0", "/v1/deliveries": ours.ids["delivery_id"]}[path]
+        headers = ours.headers | {"accept": "text/event-stream", "last-event-id": last}
+        async with (
+            asyncio.timeout(LIMIT_S),
+            served(create_app(line.runtime)) as url,
+            httpx.AsyncClient(base_url=url, timeout=LIMIT_S, headers=headers) as client,
+            client.stream("GET", path, params={"body": "1"}) as reply,
+        ):
+            assert reply.status_code == 200
+            of_theirs, of_ours = [await whole(who) for who in (theirs, ours)]
+            [news] = (
+                await line.client.get("/v1/deliveries", params={"job_id": of_ours}, headers=ours.headers)
+            ).json()["items"]
+            said = []
+            async for each in messages(reply):
+                said.append(str(each))
+                if (each.get("event"), each["data"].get("job_id")) == ("job.succeeded", of_ours):
+                    break
+                if each.get("id") == news["id"]:
+                    break
+        assert len(said) >= {"/v1/events": 6, "/v1/deliveries": 2}[path]
+        # The stream has gone past theirs: they came before ours.
+        for their_id in (of_theirs, "umbrella", *theirs.ids.values()):
+            assert not any(their_id in each for each in said)
+
+
+async def test_a_signed_link_opens_its_own_tenants_asset_alone(stage_on: OpenStage) -> None:
+    """Fault 18: neither the tenant nor the asset in it can be put in another's place."""
+    async with stage_on() as line:
+        ours, theirs = await settle_in(line, "acme"), await settle_in(line, "umbrella")
+        assert ours.ids["asset_id"] != theirs.ids["asset_id"]
+        links = {}
+        for who in (ours, theirs):
+            shown = await line.client.get(f"/v1/assets/{who.ids['asset_id']}", headers=who.headers)
+            links[who.ids["asset_id"]] = shown.json()["url"]
+            assert (await line.client.get(shown.json()["url"])).status_code == 200
+        path, _, query = links[theirs.ids["asset_id"]].partition("?")
+        given, our_path = dict(parse_qsl(query)), links[ours.ids["asset_id"]].partition("?")[0]
+        refused = [
+            (path, given | {"tenant": "acme"}),
+            (our_path, given),
+            (our_path, given | {"tenant": "acme"}),
+            (path, dict(parse_qsl(links[ours.ids["asset_id"]].partition("?")[2]))),
+            (path, {"tenant": "acme"}),
+            (path, {"tenant": "umbrella"}),
+        ]
+        for to, params in refused:
+            for headers in ({}, ours.headers):
+                reply = await line.client.get(to, params=params, headers=headers)
+                # What is no whole link is none: then it takes a key before anything else.
+                status = 403 if headers or "signature" in params else 401
+                assert reply.status_code == status, (to, params, reply.text)
+        # Not even one that we signed opens what the tenant in it does not have.
+        signed = line.runtime.links.url(theirs.ids["asset_id"], tenant="acme")
+        assert (await line.client.get(signed)).status_code == 410
+        writer = await key_for(line, "umbrella", Scope.JOBS_WRITE)
+        reply = await line.client.get(path, headers={"authorization": f"Bearer {writer.text}"})
+        assert reply.status_code == 403, "without a link it takes a key that may read"
 
 
 def test_every_route_says_what_a_caller_must_be_allowed(sqlite_line: Stage) -> None:
     """Fault 17: a route without a scope would be open to every key."""
     guards = {each.__metadata__[0].dependency for each in (Reader, Writer, Replayer, Administrator)}
     for name, route in routes_of(create_api(sqlite_line.runtime)):
+        if route.path == BY_LINK:
+            continue
         declared = {each.call for each in route.dependant.dependencies}
         assert declared & guards, f"{name}: take a Reader, Writer, Replayer or Administrator"
 
@@ -176,7 +319,7 @@ async def test_a_route_that_is_not_listed_as_open_answers_nobody_without_a_key(s
     """Fault 17: also what nobody has built, so that what is built next is closed."""
     await key_for(sqlite_line, "acme")
     names = [name for name, _ in routes_of(create_api(sqlite_line.runtime))]
-    for name in [*names, "GET /v1/next", "POST /api/v1/next", "GET /v1/assets/ast_x"]:
+    for name in [*names, "GET /v1/next", "POST /api/v1/next"]:
         method, path = name.split()
         filled = re.sub(r"{\w+}", "x", path)
         reply = await sqlite_line.client.request(method, filled)
@@ -331,15 +474,33 @@ async def test_who_did_what_is_in_the_log_of_its_tenant_with_key_and_request(sta
         # Another tenant's tries leave no trace: nothing was done.
         await line.client.post(f"/v1/keys/{made['id']}/revoke", headers=theirs.headers)
         await line.client.post(f"/v1/jobs/{job_id}/cancel", headers=theirs.headers)
-        items = (await line.client.get("/v1/audit", headers=ours.headers)).json()["items"][::-1]
+        await line.client.post(f"/v1/announcements/{ours.ids['announcement_id']}/resend", headers=who)
+        since = {"since": "2020-01-01T00:00:00Z", "until": "2100-01-01T00:00:00Z", "state": "pending"}
+        for dry_run in (True, False):
+            await line.client.post("/v1/announcements/resend", json=since | {"dry_run": dry_run}, headers=who)
+        await line.client.post(f"/v1/endpoints/{ours.ids['endpoint_id']}/enable", headers=who)
+        await line.client.post("/v1/webhook-secrets", json={}, headers=who)
+        for path in (
+            f"/v1/announcements/{ours.ids['announcement_id']}/resend",
+            f"/v1/endpoints/{ours.ids['endpoint_id']}/enable",
+        ):
+            await line.client.post(path, headers=theirs.headers)
+        page = await line.client.get("/v1/audit", params={"limit": "200"}, headers=ours.headers)
+        items = page.json()["items"][::-1]
         acts = [item["act"] for item in items]
         assert acts == [
-            "key.created", "job.canceled", "job.retried", "delivery.replayed", "recovery.begun",
+            "key.created", "bulk.begun", "recovery.begun",
+            "job.canceled", "job.retried", "delivery.replayed", "recovery.begun",
             "key.created", "key.rotated", "key.created", "key.revoked",
+            "announcement.resent", "announcements.resent", "endpoint.enabled", "secret.rotated",
         ]  # fmt: skip
         assert {item["key_id"] for item in items[1:]} == {ours.ids["key_id"]}
-        assert {item["request_id"] for item in items[1:]} == {"request-of-acme"}
-        assert [item["subject"] for item in items[1:3]] == [job_id, job_id]
+        assert {item["request_id"] for item in items[3:]} == {"request-of-acme"}
+        assert [item["subject"] for item in items[3:5]] == [job_id, job_id]
+        assert [item["subject"] for item in items[-4:]] == [
+            ours.ids["announcement_id"], "2020-01-01T00:00:00+00:00/2100-01-01T00:00:00+00:00",
+            ours.ids["endpoint_id"], "webhook-secret 2",
+        ]  # fmt: skip
         assert (items[0]["key_id"], items[0]["subject"]) == (None, ours.ids["key_id"])
         page = await line.client.get("/v1/audit", params={"limit": "2"}, headers=ours.headers)
         more = {"limit": "200", "cursor": page.json()["next_cursor"]}
@@ -348,13 +509,21 @@ async def test_who_did_what_is_in_the_log_of_its_tenant_with_key_and_request(sta
         only = {"act": "job.canceled", "subject": job_id}
         found = (await line.client.get("/v1/audit", params=only, headers=ours.headers)).json()["items"]
         assert [each["act"] for each in found] == ["job.canceled"]
-        [theirs_made] = (await line.client.get("/v1/audit", headers=theirs.headers)).json()["items"]
-        assert theirs_made["subject"] == theirs.ids["key_id"]
+        of_theirs = (await line.client.get("/v1/audit", headers=theirs.headers)).json()["items"][::-1]
+        assert [each["subject"] for each in of_theirs] == [
+            theirs.ids[name] for name in ("key_id", "act_id", "recovery_id")
+        ]
+
+
+async def test_that_the_secret_of_links_was_changed_is_in_the_operators_log(sqlite_line: Stage) -> None:
+    await rotate_links(sqlite_line.runtime.line.database, at_once=True)
+    [row] = await sqlite_line.rows(Audit)
+    assert (row.tenant, row.key_id, row.act, row.subject) == ("default", None, "links.rotated", "links")
 
 
 async def test_the_log_forgets_what_is_older_than_its_time(stage_on: OpenStage) -> None:
     async with stage_on(audit_s=3600) as line:
-        await settle_in(line, "acme")
+        await key_for(line, "acme")
         assert await line.runtime.housekeeper.forget_acts() == 0
         async with stage_on(audit_s=0.001) as later:
             assert await later.runtime.housekeeper.forget_acts() == 1

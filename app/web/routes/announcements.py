@@ -228,6 +228,7 @@ async def resend_announcements(wanted: NewResend, runtime: Part, caller: Replaye
             since=wanted.since,
             until=wanted.until or runtime.line.clock.now(),
         ),
+        by=caller,
         dry_run=wanted.dry_run,
     )
     return ResentOut(
@@ -257,7 +258,7 @@ async def resend_announcement(
     announcement_id: AnnouncementId, runtime: Part, caller: Replayer
 ) -> AnnouncementOut:
     """Send one again, whatever became of it, under the same `webhook-id`."""
-    return AnnouncementOut.of(await runtime.outbox.resend(caller.tenant, announcement_id))
+    return AnnouncementOut.of(await runtime.outbox.resend(announcement_id, by=caller))
 
 
 @router.get("/endpoints")
@@ -283,7 +284,7 @@ async def list_endpoints(
 @router.post("/endpoints/{endpoint_id}/enable", responses=NOT_FOUND)
 async def enable_endpoint(endpoint_id: EndpointId, runtime: Part, caller: Replayer) -> EnabledOut:
     """Send there again. What was held meanwhile goes out when it is asked for (`state=held`)."""
-    endpoint = await runtime.outbox.enable(caller.tenant, endpoint_id)
+    endpoint = await runtime.outbox.enable(endpoint_id, by=caller)
     held = await runtime.outbox.held_at(caller.tenant, endpoint_id)
     return EnabledOut(**EndpointOut.of(endpoint, runtime.line.clock.now()).model_dump(), held=held)
 
@@ -301,5 +302,5 @@ async def rotate_secret(
 ) -> SecretsOut:
     """Make a new secret; the old one signs along for the overlap, so that no receiver misses a beat."""
     response.headers["Cache-Control"] = "no-store"
-    rotated = await runtime.webhook_keys.rotate(caller.tenant, overlap_s=wanted.overlap_s)
+    rotated = await runtime.webhook_keys.rotate(by=caller, overlap_s=wanted.overlap_s)
     return SecretsOut(items=[SecretOut.of(each) for each in rotated])
