@@ -11,7 +11,7 @@ from tests.flow.test_cli import answer, reprise
 
 def test_what_a_caller_will_be_told_is_listed_shown_and_asked_for_again(tmp_path: Path) -> None:
     allowed = {"OUTBOUND_ALLOW": "127.0.0.1"}
-    url = "http://127.0.0.1:9/hook?key=theirs"
+    url = "http://127.0.0.1:65535/hook?key=theirs"
     refused = reprise(tmp_path, "request", "sound_effect", "rain", "--callback-url", url)
     assert (refused.returncode, "callback_url" in refused.stderr) == (2, True)
     asked = reprise(tmp_path, "request", "sound_effect", "rain", "--callback-url", url, **allowed)
