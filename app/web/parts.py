@@ -1,4 +1,4 @@
-"""What routes are handed: the runtime of their app, whoever calls, and cursors.
+"""What routes are handed: the runtime of their app, and cursors.
 
 A cursor is the last id of a page, packed so that nobody builds one by hand; a mangled one is a 400.
 """
@@ -8,15 +8,13 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
 from pydantic import AfterValidator, AwareDatetime
 
-from app.access.callers import OPEN_HOUSE, Caller, Scope
-from app.errors import Forbidden, RequestError
+from app.errors import RequestError
 from app.wiring import Runtime
 
 _DIGITS = re.compile("[0-9a-f]{32}", re.ASCII)
@@ -28,24 +26,6 @@ def runtime_of(request: Request) -> Runtime:
 
 
 Part = Annotated[Runtime, Depends(runtime_of)]
-
-
-def _with(scope: Scope) -> Callable[[Request], Caller]:
-    """Whoever calls, given that they may do this. Raises Forbidden."""
-
-    def caller_of(request: Request) -> Caller:
-        caller: Caller = getattr(request.state, "caller", OPEN_HOUSE)
-        if not caller.may(scope):
-            raise Forbidden(f"the key lacks the scope {scope.value}")
-        return caller
-
-    return caller_of
-
-
-Writer = Annotated[Caller, Depends(_with(Scope.JOBS_WRITE))]
-Reader = Annotated[Caller, Depends(_with(Scope.JOBS_READ))]
-Replayer = Annotated[Caller, Depends(_with(Scope.DELIVERIES_REPLAY))]
-Administrator = Annotated[Caller, Depends(_with(Scope.ADMIN))]
 
 
 def _in_utc(moment: datetime) -> datetime:
