@@ -1,4 +1,4 @@
-"""What routes are handed: the runtime of their app, and cursors.
+"""What routes are handed: the runtime of their app, whoever calls, and cursors.
 
 A cursor is where a page ended, signed together with the list, the tenant and the filters that it belongs
 to: one that was mangled, or is used for another list, is a 400.
