@@ -8,6 +8,7 @@ nor a path of its own for each job holds up anybody else.
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 
 import httpx
@@ -40,6 +41,11 @@ def address_of(tenant: str, url: str) -> Address:
     path = parsed.raw_path.decode("ascii").partition("?")[0] or "/"
     origin = f"{parsed.scheme}://{place}"
     return Address(f"ep_{_digest(tenant, origin + path)}", f"to_{_digest(tenant, origin)}", origin + path)
+
+
+def without_query(url: str) -> str:
+    """A callback as people are shown it: its query is where receivers keep a password."""
+    return re.split(r"[?#]", url, maxsplit=1)[0]
 
 
 async def check_callback(outbound: Outbound, url: str) -> None:

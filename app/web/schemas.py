@@ -7,9 +7,10 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from app.access.links import Links
+from app.announcing.endpoints import without_query
 from app.costs.prices import to_usd
 from app.intake.forecast import Forecast
 from app.kinds import KINDS
@@ -154,7 +155,9 @@ class JobOut(BaseModel):
     cost: CostOut
     attempts: list[AttemptOut]
     retry_of: str | None
-    callback_url: str | None
+    callback_url: Annotated[str, AfterValidator(without_query)] | None = Field(
+        description="Where its end is announced, without its query"
+    )
     rerun_of: str | None = Field(description="The job of which it is another end")
     retention_s: float | None = Field(description="As it was asked for")
     expunged_at: datetime | None = Field(description="When all that it said and made was deleted")

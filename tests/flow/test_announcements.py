@@ -7,11 +7,15 @@ import json
 import ssl
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from sqlalchemy import update
 from sqlmodel import col
 from standardwebhooks import Webhook, WebhookVerificationError
@@ -35,7 +39,6 @@ from tests.flow.receiver import (
     says,
 )
 from tests.flow.test_watching import metric
-from tests.unit.test_outbound import make_certificate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -463,24 +466,58 @@ async def test_an_answer_without_end_is_cut_and_what_is_kept_of_it_is_small(
         assert max(map(len, kept["headers"].values())) == 256
 
 
-async def test_a_certificate_that_does_not_hold_is_a_failure(
-    stage_on_sqlite: OpenStage, tmp_path: Path
+def make_certificate(folder: Path, *, ends_at: datetime) -> Path:
+    """A key and a certificate of 127.0.0.1 in one file."""
+    key, name = ec.generate_private_key(ec.SECP256R1()), x509.Name([])
+    address = x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), 1)
+        .not_valid_before(ends_at - timedelta(days=9))
+        .not_valid_after(ends_at)
+        .add_extension(address, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    path = folder / "certificate.pem"
+    pem = serialization.Encoding.PEM
+    plain = serialization.NoEncryption()
+    path.write_bytes(
+        certificate.public_bytes(pem)
+        + key.private_bytes(pem, serialization.PrivateFormat.TraditionalOpenSSL, plain)
+    )
+    return path
+
+
+@pytest.mark.parametrize(
+    ("is_known", "ends_in", "error"),
+    [
+        (True, timedelta(days=1), None),
+        (True, -timedelta(days=1), "expired"),
+        (False, timedelta(days=1), "self-signed"),
+    ],
+    ids=["that_holds", "that_has_expired", "of_nobody_we_know"],
+)
+async def test_an_announcement_goes_only_to_a_certificate(
+    stage_on_sqlite: OpenStage, tmp_path: Path, is_known: bool, ends_in: timedelta, error: str | None
 ) -> None:
-    """Fault 22: nothing of the announcement is sent."""
-    key, cert = make_certificate(tmp_path, "other")
+    """Fault 22: past a certificate that does not hold nothing of the announcement is sent."""
+    certificate = make_certificate(tmp_path, ends_at=datetime.now(UTC) + ends_in)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(cert, key)
+    context.load_cert_chain(certificate)
     receiver = Receiver()
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0, ssl=context)
     port = server.sockets[0].getsockname()[1]
-    door = Outbound(allow=("127.0.0.1",), connect_timeout_s=30)
+    roots = ssl.create_default_context(cafile=str(certificate) if is_known else None)
+    door = Outbound(allow=("127.0.0.1",), connect_timeout_s=30, tls=roots)
     async with server, stage_on_sqlite(ports={"outbound": door}) as line:
         await canceled(line, f"https://127.0.0.1:{port}/hook")
         (announcement,) = await told(line)
         (tried,) = (await detail(line, announcement["id"]))["tries"]
-        assert tried["outcome"] == "unreachable"
-        assert "certificate" in tried["error"]
-        assert receiver.posts == []
+        if error is None:
+            assert tried["outcome"] == "delivered"
+        else:
+            assert tried["outcome"] == "unreachable"
+            assert error in tried["error"]
+        assert len(receiver.posts) == (error is None)
         await receiver.leave()
 
 
@@ -641,11 +678,13 @@ async def test_no_secret_signature_or_query_stands_in_a_log_or_in_what_is_shown(
     receiver.answers = [says("500 Oops"), says("410 Gone")]
     async with telling() as line:
         with capture_logs() as lines:
-            await canceled(line, receiver.url("/hook?key=canary"))
+            job_id = await canceled(line, receiver.url("/hook?key=canary"))
             await line.hurry()
             await line.drain()
         (secret,) = await secrets(line)
         shown = (await line.client.get("/metrics")).text + str(lines) + str(await endpoints(line))
+        shown += str(await told(line)) + (await line.client.get(f"/v1/jobs/{job_id}")).text
+        assert receiver.url("/hook") in shown
         assert any(each["event"] == "endpoint.disabled" for each in lines)
         assert "canary" not in shown
         signatures = [post.headers["webhook-signature"] for post in receiver.posts]
@@ -815,6 +854,8 @@ async def test_the_queue_of_announcements_is_seen(telling: Any, receiver: Receiv
         await line.client.post(f"/v1/jobs/{job_id}/cancel")
         assert await metric(line, "reprise_queue_due", station="announce", kind="") == 1
         assert await metric(line, "reprise_queue_depth", station="announce", kind="") == 1
+        stations = (await line.client.get("/readyz")).json()["queues"]["stations"]
+        assert (stations["announce"]["depth"], stations["announce"]["due"]) == (1, 1)
         await line.drain()
         assert await metric(line, "reprise_announcements_tried_total", outcome="delivered") == 1
 

@@ -57,6 +57,9 @@ class Aviary:
     output_signature: str = field(default_factory=lambda: canary("outsig"))
     caller_key: str = field(default_factory=lambda: canary("bearer"))
     callback_token: str = field(default_factory=lambda: canary("callback"))
+    callback_password: str = field(default_factory=lambda: canary("receiver"))
+    access_key: str = field(default_factory=lambda: canary("accesskey"))
+    """The text of a real key, once there is one."""
 
     def settings(self) -> dict[str, str]:
         return {
@@ -133,7 +136,8 @@ async def serving(folder: Path, database_url: str, words: Aviary) -> AsyncIterat
         settings = environment(
             folder,
             **{**words.settings(), "DATABASE_URL": database_url, "STORAGE_URL": "s3://assets"},
-            LOG_LEVEL="debug", LOG_FORMAT="json", PUBLIC_URL=url, REPLICATE_BASE_URL=base_url,
+            LOG_LEVEL="debug", LOG_FORMAT="json", OUTBOUND_ALLOW="127.0.0.1",
+            PUBLIC_URL=url, REPLICATE_BASE_URL=base_url,
             AWS_ENDPOINT_URL=os.environ["AWS_ENDPOINT_URL"], AWS_REGION="eu-west-1",
             SILENCE_S="1", RECOVERY_INTERVAL_S="1", MAX_ATTEMPTS="2", STORAGE_RETRIES="0",
         )  # fmt: skip
@@ -159,8 +163,12 @@ async def serving(folder: Path, database_url: str, words: Aviary) -> AsyncIterat
                 await process.wait()
 
 
+KEPT = [("jobs", "callback_url"), ("endpoints", "url"), ("announcements", "url")]
+"""The columns that hold a receiver's whole address, password included: it is needed to send there."""
+
+
 async def rows_as_text(dsn: str) -> dict[str, str]:
-    """Every column of every table that holds text or JSON, but the installation's own secrets."""
+    """Every column of every table that holds text or JSON, but the installation's own secrets and `KEPT`."""
     connection = await asyncpg.connect(dsn)
     try:
         columns = await connection.fetch(
@@ -173,6 +181,7 @@ async def rows_as_text(dsn: str) -> dict[str, str]:
                 str(row[0]) for row in await connection.fetch(f'SELECT "{column}"::text FROM "{table}"')
             )
             for table, column in columns
+            if (table, column) not in KEPT
         }
     finally:
         await connection.close()
@@ -192,6 +201,8 @@ async def test_no_secret_comes_out_whatever_goes_wrong(
         async with serving(tmp_path, database_url, words) as session:
             await succeed(session, words)
             await fail(session, words, bucket)
+            await lock_the_door(session, words)
+            await tell_a_receiver(session, words)
             await look_everywhere(session)
             rows = await rows_as_text(f"postgresql://{plain}")
             await break_the_schema(session, f"postgresql://{plain}")
@@ -261,11 +272,51 @@ async def fail(session: Session, words: Aviary, bucket: Bucket) -> None:
     await session.ask("GET", f"/v1/assets/ast_1/content?expires=1&signature={words.callback_token}")
 
 
+async def lock_the_door(session: Session, words: Aviary) -> None:
+    """From here on every request needs the key, whose text is in this one answer only."""
+    reply = await session.client.post("/v1/keys", json={"name": "ops", "scopes": ["admin"]})
+    words.access_key = reply.raise_for_status().json()["key"]
+    session.client.headers["authorization"] = f"Bearer {words.access_key}"
+    session.settings["REPRISE_API_KEY"] = words.access_key
+    await session.ask("GET", f"/v1/jobs?key={words.access_key}", headers={"authorization": ""})
+    await session.ask("GET", "/v1/jobs", headers={"authorization": f"Basic {words.access_key}"})
+    await session.ask(
+        "POST", "/v1/jobs", json={"kind": "speech", "input": {"nonsense": words.access_key[:9]}}
+    )
+
+
+async def tell_a_receiver(session: Session, words: Aviary) -> None:
+    """A receiver with a password in its address: one that is refused, and one that answers 404."""
+    asked = {"kind": "sound_effect", "input": {"prompt": "rain"}}
+    host = session.fake.base_url.removeprefix("http://")
+    for url in (
+        f"https://user:{words.callback_password}@example.com/hook",
+        f"http://10.0.0.1/hook?password={words.callback_password}",
+        f"ftp://{words.callback_password}.example.com/hook",
+        f"http://{host}/hook?password={words.callback_password}",
+    ):
+        reply = await session.ask("POST", "/v1/jobs", json={**asked, "callback_url": url})
+    job_id = reply.raise_for_status().json()["id"]
+    await session.ask("POST", f"/v1/jobs/{job_id}/cancel")
+    async with asyncio.timeout(LIMIT_S):
+        while not (announced := (await session.ask("GET", "/v1/announcements")).json()["items"]):
+            await session.ask("GET", f"/v1/jobs/{job_id}", params={"wait": 1})
+        while not (await session.ask("GET", f"/v1/announcements/{announced[0]['id']}")).json()["tries"]:
+            await session.ask("GET", "/readyz")
+
+
 async def look_everywhere(session: Session) -> None:
     pages = ("/metrics", "/readyz", "/healthz", "/openapi.json", "/docs", "/docs/errors", "/")
-    for path in (*pages, "/v1/jobs", "/v1/deliveries", "/v1/costs"):
+    lists = ("jobs", "deliveries", "costs", "announcements", "endpoints", "keys", "audit", "predictions")
+    for path in (*pages, *(f"/v1/{name}" for name in lists)):
         await session.ask("GET", path)
-    for command in (("doctor",), ("jobs", "list"), ("deliveries", "list")):
+    for command in (
+        ("doctor",),
+        ("jobs", "list"),
+        ("deliveries", "list"),
+        ("announcements", "list"),
+        ("keys", "list"),
+    ):
         await session.command(*command)
 
 

@@ -127,7 +127,7 @@ async def _trigger(
     async with service_client(settings, stations=False) as client:
         to = await _addressee(settings, attempt_id, job_id)
         letters = _letters(settings, to, status, body, wrong)
-        return [await _deliver(client, to, letter) for letter in letters]
+        return _marked([await _deliver(client, to, letter) for letter in letters])
 
 
 async def _addressee(settings: Settings, attempt_id: str | None, job_id: str | None) -> Addressee:
@@ -206,8 +206,18 @@ async def _deliver(client: ServiceClient, to: Addressee, letter: Letter) -> Json
     return said
 
 
+def _marked(posts: list[Json]) -> list[Json]:
+    """Each post with whether its news was known: the answer to a doubled one names the first's delivery."""
+    stored: set[str] = set()
+    for post in posts:
+        delivery_id = (post["delivery"] or {}).get("id")
+        post["known_already"] = delivery_id in stored
+        stored |= {delivery_id} - {None}
+    return posts
+
+
 async def _settled(client: ServiceClient, delivery_id: str) -> Json:
-    """The delivery, settled if a service works on it; None for news that was known already."""
+    """The delivery, settled if a service works on it; None where another service stored it."""
     until = time.monotonic() + SETTLED_S
     while True:
         try:
@@ -260,8 +270,10 @@ def _tell(said: list[Json]) -> None:
         delivery = each["delivery"]
         if each["status"] >= 300:
             became = f"refused: {each['problem'].get('detail', '')}"
-        elif delivery is None:
+        elif each["known_already"]:
             became = "known already: nothing was stored"
+        elif delivery is None:
+            became = "stored, and not to be seen here"
         else:
             became = f"{delivery['id']} {delivery['outcome'] or 'unsettled'}: {delivery['detail'] or ''}"
         show.print_line(f"{each['event']} → {each['status']}  {became}".rstrip(": "))

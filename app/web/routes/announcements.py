@@ -6,8 +6,9 @@ from datetime import datetime
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
+from app.announcing.endpoints import without_query
 from app.web.parts import (
     Administrator,
     Moment,
@@ -42,7 +43,7 @@ class AnnouncementOut(BaseModel):
     id: str = Field(description="The `webhook-id` of every try")
     job_id: str
     endpoint_id: str
-    url: str
+    url: Annotated[str, AfterValidator(without_query)] = Field(description="Without its query")
     type: str
     state: StateWord
     attempts: int

@@ -15,7 +15,7 @@ from fastapi.responses import JSONResponse, PlainTextResponse
 from app.access.callers import Scope
 from app.errors import Forbidden
 from app.watch.dependencies import Standing
-from app.watch.figures import Queues, readable
+from app.watch.figures import STATIONS, Queues, readable
 from app.web.parts import Part, find_caller
 from app.wiring import Runtime
 
@@ -96,8 +96,7 @@ def _queues(queues: Queues | None) -> dict[str, Any] | None:
     if queues is None:
         return None
     stations = {
-        station: {"depth": 0, "due": 0, "oldest_due_s": 0.0, "oldest_s": 0.0}
-        for station in ("dispatch", "apply", "finish")
+        station: {"depth": 0, "due": 0, "oldest_due_s": 0.0, "oldest_s": 0.0} for station in STATIONS.values()
     }
     for (station, _), (depth, due, oldest_due_s, oldest_s) in queues.by_station().items():
         shown = stations[station]
