@@ -210,9 +210,10 @@ def _marked(posts: list[Json]) -> list[Json]:
     """Each post with whether its news was known: the answer to a doubled one names the first's delivery."""
     stored: set[str] = set()
     for post in posts:
-        delivery_id = (post["delivery"] or {}).get("id")
-        post["known_already"] = delivery_id in stored
-        stored |= {delivery_id} - {None}
+        delivery = post["delivery"]
+        post["known_already"] = delivery is not None and delivery["id"] in stored
+        if delivery is not None:
+            stored.add(delivery["id"])
     return posts
 
 
