@@ -26,11 +26,12 @@ from app.crash_points import Reach, pass_by
 from app.engines.supervisor import CogSupervisor
 from app.errors import AppError, StartupError
 from app.main import Front, create_app, create_watch
+from app.outbound.addresses import is_loopback
 from app.ownership import Ownership, sole_use
 from app.provider.base import Provider
 from app.provider.cog import Cog
 from app.settings import Settings
-from app.web.server import is_loopback, listening, reached_at, serving
+from app.web.server import listening, reached_at, serving
 from app.wiring import Runtime, open_runtime
 from app.work import Station
 from db.attempts import count_live_attempts

@@ -28,6 +28,7 @@ class UnderWay(Conflict):
     """The first request with this Idempotency-Key has not been answered yet: ask again when it has."""
 
     code = "request_under_way"
+    retry_after_s = 1.0
 
 
 @dataclass(frozen=True, slots=True)

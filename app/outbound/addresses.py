@@ -111,6 +111,16 @@ def refusal(address: str) -> str | None:
             return named or (None if v6 in _IPV6_HANDED_OUT else "not handed out")
 
 
+def is_loopback(host: str) -> bool:
+    """Whether this name or address is the machine itself, however it would be resolved (RFC 6761, 6.3)."""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
 class Rules(Protocol):
     """What is read here of `app.provider.base.DownloadRules`, which stands above this room; lower case."""
 

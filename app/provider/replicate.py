@@ -16,7 +16,6 @@ import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
-from ipaddress import ip_address
 from typing import Any
 
 import httpx
@@ -38,6 +37,7 @@ from app.errors import (
     ProviderUnavailable,
     StartupError,
 )
+from app.outbound.addresses import is_loopback
 from app.provider import reading
 from app.provider.base import DownloadRules, Health, Json, Order, Prediction, Proof
 from app.provider.reading import Answer, bad_response
@@ -178,7 +178,7 @@ class Replicate:
         needed there, so it goes along, to these hosts only."""
         # A loopback base is a fake in a test: it serves its outputs itself, without TLS.
         place = self._base.netloc.decode("ascii") + ("" if self._base.port else ":80")
-        fake = (place,) if _is_loopback(self._base.host) else ()
+        fake = (place,) if is_loopback(self._base.host) else ()
         return DownloadRules((*_OUTPUT_HOSTS, *fake), {"Authorization": f"Bearer {self._token}"}, fake)
 
     async def aclose(self) -> None:
@@ -335,10 +335,3 @@ def _base(base_url: str) -> httpx.URL:
     if url.scheme not in ("http", "https") or not url.host:
         raise StartupError("the Replicate base URL needs a scheme and a host")
     return url
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -31,6 +31,7 @@ from app.errors import (
     RequestError,
     TransientError,
 )
+from app.intake.once import UnderWay
 from app.web.problem_types import problem_type, status_of
 from db.session import CommitUnknown, DatabaseUnavailable
 
@@ -182,7 +183,7 @@ def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONR
                 headers={"Retry-After": str(max(1, math.ceil(exc.retry_after_s)))},
                 budget=dict(exc.facts),
             )
-        case RateLimited():
+        case RateLimited() | UnderWay():
             wait_s = max(1, math.ceil(exc.retry_after_s))
             return problem(
                 request,

@@ -11,7 +11,6 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
-from ipaddress import ip_address
 from typing import Any
 
 import uvicorn
@@ -35,16 +34,6 @@ def listening(host: str, port: int) -> Iterator[socket.socket]:
         raise StartupError(f"--host/--port: cannot listen on {host}:{port}: {exc.strerror}") from exc
     with listener:
         yield listener
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine is reached under that name or address."""
-    if host == "localhost":
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def reached_at(listener: socket.socket) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
 from sqlmodel import col
 
 from db.session import Transaction
@@ -48,11 +48,6 @@ async def list_endpoints(
         statement = statement.where(is_disabled if disabled else ~is_disabled)
     statement = statement.order_by(col(Endpoint.id).desc()).limit(limit)
     return [Endpoint(**row) for row in (await tx.execute(statement)).mappings()]
-
-
-async def count_disabled(tx: Transaction) -> int:
-    statement = select(func.count()).select_from(_ENDPOINTS).where(col(Endpoint.disabled_at).is_not(None))
-    return int((await tx.execute(statement)).scalar_one())
 
 
 async def delete_idle_endpoints(tx: Transaction, endpoint_ids: Sequence[str]) -> None:

@@ -117,6 +117,7 @@ async def test_an_upload_under_way_is_refused_a_second_time_and_known_afterwards
         await asyncio.sleep(0)
     second = await send(line, content)
     assert (second.status_code, second.json()["code"]) == (409, "request_under_way")
+    assert second.headers["retry-after"] == "1"
     job = await ask(line)
     assert (job.status_code, job.json()["field"]) == (422, "Idempotency-Key"), "another request's key"
     held.set()

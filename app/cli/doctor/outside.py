@@ -17,10 +17,10 @@ from app.cli.tools.calls import call
 from app.cli.tools.connection import Origin, ServiceClient, running_url
 from app.engines.supervisor import CogSupervisor
 from app.outbound import Outbound
+from app.outbound.addresses import is_loopback
 from app.outbound.selftest import ADDRESSES, SPELLINGS, find_gaps
 from app.provider.base import Provider
 from app.settings import Settings
-from app.web.server import is_loopback
 from app.wiring.openers import make_routes
 
 _BODY_BYTES = 1_000_000

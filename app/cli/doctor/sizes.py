@@ -7,9 +7,9 @@ import secrets
 import httpx
 
 from app.cli.doctor.finding import Check, Finding
+from app.outbound.addresses import is_loopback
 from app.settings import Settings
 from app.tokens import Callbacks
-from app.web.server import is_loopback
 from app.wiring.openers import open_database
 from db import schema
 from db.keys import claim_secret

@@ -28,10 +28,10 @@ from app.cli.request import AsJson
 from app.cli.tools import show
 from app.cli.tools.calls import CommandError, Exit, Json, call, run
 from app.cli.tools.connection import Origin, ServiceClient, read_settings, service_client
+from app.outbound.addresses import is_loopback
 from app.provider.signature import WebhookSecrets
 from app.settings import Settings
 from app.tokens import Callbacks
-from app.web.server import is_loopback
 from app.wiring.openers import open_database
 from db.attempts import find_attempt, list_attempts
 from db.keys import claim_secret

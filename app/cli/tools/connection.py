@@ -24,10 +24,10 @@ from app.cli.tools.calls import CommandError, Exit, Json, call
 from app.errors import StartupError
 from app.logs import configure_logs
 from app.main import create_app
+from app.outbound.addresses import is_loopback
 from app.ownership import find_owner
 from app.serve import running_service
 from app.settings import Settings, load_settings
-from app.web.server import is_loopback
 from app.wiring import open_runtime
 
 URL_VARIABLE = "REPRISE_URL"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from ipaddress import ip_address
 
 from starlette.requests import HTTPConnection, Request
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -17,6 +16,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from app.access.keyring import Keyring
 from app.access.keys import refuse_in_address
 from app.errors import RequestError
+from app.outbound.addresses import is_loopback
 from app.web.problems import render_error
 from db.session import DatabaseUnavailable
 
@@ -74,7 +74,4 @@ def _is_from_here(connection: HTTPConnection) -> bool:
     """Whether a process of this machine asks by itself: what a proxy hands on comes from elsewhere."""
     if connection.client is None or any(name in connection.headers for name in _FORWARDED):
         return False
-    try:
-        return ip_address(connection.client.host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(connection.client.host)

@@ -8,7 +8,6 @@ refused when another site's page sends it without a key. A page cannot leave out
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
@@ -17,6 +16,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from app.errors import Forbidden, RequestError
+from app.outbound.addresses import is_loopback
 from app.settings import Settings
 from app.web.problems import render_error
 
@@ -91,13 +91,3 @@ def host_of(value: str) -> str:
         return (urlsplit(f"//{value}").hostname or "").rstrip(".")
     except ValueError:
         return ""
-
-
-def is_loopback(host: str) -> bool:
-    """Whether this names the machine itself, however it was resolved."""
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
