@@ -11,7 +11,7 @@ import pytest
 
 from tests.crash.laboratory import law
 from tests.crash.laboratory.gauges import BOUNDS, Series
-from tests.crash.laboratory.law import Row, Rows
+from tests.laws import Row, Rows, costs_booked, events_told_once
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 JOB = {
@@ -37,10 +37,10 @@ def judged(rows: Rows, book: Mapping[str, Any] = BOOK, *, kills: int = 0) -> lis
     return [
         *law.jobs_ended(rows, ["job_1"], may_fail_with=frozenset()),
         *law.ended_in_time(rows),
-        *law.events_told_once(rows),
+        *events_told_once(rows),
         *law.no_second_effect(rows, book, kills),
         *law.callbacks_stored_once(rows, book),
-        *law.costs_booked(rows),
+        *costs_booked(rows),
     ]
 
 

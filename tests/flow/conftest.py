@@ -38,6 +38,7 @@ from db.tables import Announcement, Attempt, Circuit, Delivery, Endpoint, Job
 from tests.conftest import SERVERS, TEMPLATE, MariadbServer, PostgresServer, drain, make_settings, migrate
 from tests.fakes.cog import FakeCog
 from tests.fakes.provider import SECRET, TOKEN, FakeReplicate, served
+from tests.flow.witness import Witness
 
 PUBLIC_URL = "https://reprise.test"
 AT_THE_EDGE = {"test_bad_input", "test_forgeries", "test_slow_callers"}
@@ -75,6 +76,7 @@ class Stage:
     """The caller, speaking to the app without a socket."""
     fake: FakeReplicate
     cog: FakeCog
+    witness: Witness
 
     async def drain(self) -> int:
         return await drain(self.runtime)
@@ -203,10 +205,12 @@ async def open_stage(
     routes: tuple[str, ...] = ("replicate",),
     serve: bool = False,
     ports: Mapping[str, Any] | None = None,
+    excused: frozenset[str] = frozenset(),
     **settings: object,
 ) -> AsyncIterator[Stage]:
     """Build it. `serve` puts the fake on loopback, so that outputs can be fetched from it; `ports` go to
-    `open_runtime`, the rest into the settings."""
+    `open_runtime`, the rest into the settings. What `tests/flow/witness.py` holds is checked at its end, but
+    for the laws that are `excused`."""
     async with AsyncExitStack() as stack:
         fake = FakeReplicate()
         if serve:
@@ -233,13 +237,18 @@ async def open_stage(
         for name in providers.keys() - set(routes):
             stack.push_async_callback(providers[name].provider.aclose)
         app = create_app(runtime)
+        witness = Witness(excused=excused)
         client = await stack.enter_async_context(
             httpx.AsyncClient(
-                transport=httpx.ASGITransport(app=app, raise_app_exceptions=False), base_url=PUBLIC_URL
+                transport=httpx.ASGITransport(app=app, raise_app_exceptions=False),
+                base_url=PUBLIC_URL,
+                event_hooks={"response": [witness.see]},
             )
         )
         fake.hooks = cog.hooks = client
-        yield Stage(runtime, client, fake, cog)
+        yield Stage(runtime, client, fake, cog, witness)
+        if broken := await witness.verdict(runtime.line.database):
+            pytest.fail("\n".join(broken[:20]), pytrace=False)
 
 
 @pytest.fixture(scope="session")
@@ -270,15 +279,21 @@ def database_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 @pytest.fixture
-def stage_on(tmp_path: Path, database_url: str) -> OpenStage:
-    """Opens a stage on a database of each kind, with settings and ports of the test's own."""
-    return partial(open_stage, tmp_path, database_url)
+def excused(request: pytest.FixtureRequest) -> frozenset[str]:
+    """The laws that this test's marks say it breaks."""
+    return frozenset(law for mark in request.node.iter_markers("breaks") for law in mark.args)
 
 
 @pytest.fixture
-def stage_on_sqlite(tmp_path: Path, sqlite_url: str) -> OpenStage:
+def stage_on(tmp_path: Path, database_url: str, excused: frozenset[str]) -> OpenStage:
+    """Opens a stage on a database of each kind, with settings and ports of the test's own."""
+    return partial(open_stage, tmp_path, database_url, excused=excused)
+
+
+@pytest.fixture
+def stage_on_sqlite(tmp_path: Path, sqlite_url: str, excused: frozenset[str]) -> OpenStage:
     """The same on SQLite alone: for promises that no row's lock can break."""
-    return partial(open_stage, tmp_path, sqlite_url)
+    return partial(open_stage, tmp_path, sqlite_url, excused=excused)
 
 
 @pytest.fixture

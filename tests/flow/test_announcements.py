@@ -860,6 +860,7 @@ async def test_the_queue_of_announcements_is_seen(telling: Any, receiver: Receiv
         assert await metric(line, "reprise_announcements_tried_total", outcome="delivered") == 1
 
 
+@pytest.mark.breaks("I1")
 async def test_announcements_go_with_their_job_and_endpoints_with_the_last_of_them(
     telling: Any, receiver: Receiver
 ) -> None:

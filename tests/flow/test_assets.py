@@ -320,6 +320,7 @@ async def test_a_tenant_sees_an_asset_only_while_something_of_its_own_has_it(lin
     assert named == f'inline; filename="upload-{asset_id}.wav"'
 
 
+@pytest.mark.breaks("I1")
 async def test_after_its_time_a_link_is_answered_by_gone(stage_on_sqlite: OpenStage) -> None:
     """Fault 26: while the bytes are still there, and once they were deleted."""
     async with stage_on_sqlite(retention_s=3600) as line:

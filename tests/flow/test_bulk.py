@@ -66,6 +66,7 @@ async def test_jobs_that_a_search_finds_are_canceled_and_then_retried(line: Stag
     assert [each["action"] for each in listed] == ["retry", "cancel"]
 
 
+@pytest.mark.breaks("I3")
 async def test_what_has_ended_meanwhile_is_skipped_and_named(line: Stage) -> None:
     first, second = await line.ask("rain"), await line.ask("rain")
     told = await act(line, action="cancel", q="rain")

@@ -244,6 +244,7 @@ async def test_costs_are_reported_by_whatever_a_job_has_to_tell(line: Stage) -> 
     assert (empty["items"], empty["total"]["attempts"]) == ([], 0)
 
 
+@pytest.mark.breaks("I1")
 async def test_the_books_outlive_the_jobs(stage_on: OpenStage) -> None:
     async with stage_on(retention_s=3600.0) as line:
         for _ in range(3):

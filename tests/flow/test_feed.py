@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
+import pytest
 from sqlalchemy import update
 from sqlmodel import col
 
@@ -169,6 +170,7 @@ async def test_a_stream_begins_with_what_happens_from_now_on(line: Stage) -> Non
     assert int(opened["id"]) < int(said["id"]) == said["data"]["position"]
 
 
+@pytest.mark.breaks("I1")
 async def test_a_position_before_what_is_kept_is_answered_by_a_reset(line: Stage) -> None:
     """Fault 63: what is missing is said, with a position from which nothing is."""
     gone, kept = await line.ask(), await line.ask()
@@ -188,6 +190,7 @@ async def test_a_position_before_what_is_kept_is_answered_by_a_reset(line: Stage
     assert (await listed(line, after=page["position"]))["items"][0]["job_id"] == later
 
 
+@pytest.mark.breaks("I1")
 async def test_what_a_reader_has_seen_may_be_deleted_without_a_reset(line: Stage) -> None:
     gone, _ = await line.ask(), await line.ask()
     await line.client.post(f"/v1/jobs/{gone}/cancel")

@@ -25,6 +25,9 @@ from db.tables import Asset, Attempt, Delivery, Event, IdempotencyKey, Job, Outp
 from tests.fakes.provider import served
 from tests.flow.conftest import TONE, OpenStage, Stage, as_data_uri
 
+pytestmark = pytest.mark.breaks("I1")
+"""What has had its time is deleted."""
+
 DAY_S = 86_400.0
 PAST = timedelta(seconds=1)
 
@@ -158,6 +161,7 @@ async def test_many_expired_jobs_go_in_bounded_batches(stage_on: OpenStage) -> N
         assert await line.count(Job) == 0
 
 
+@pytest.mark.breaks("I2")
 async def test_a_job_that_comes_to_share_an_expiring_asset_keeps_it(stage_on: OpenStage) -> None:
     """Fault 45: the finisher's row is locked before it is asked who else has it."""
     async with stage_on(retention_s=DAY_S) as line:

@@ -28,6 +28,9 @@ from db.states import JobState
 from db.tables import Attempt, Job, JobWord
 from tests.flow.conftest import OpenStage, Stage
 
+pytestmark = pytest.mark.breaks("I1", "I3")
+"""Rows are planted and taken away."""
+
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 PROMPTS = ("Rain on a tin roof", "heavy RAIN", "snow", "rainy day", "Straße im Regen", "雨の音",
            "tin soldier", "", "100% rain_again", "roof, tin roof", "rain " * 150 + "end")  # fmt: skip

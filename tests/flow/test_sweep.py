@@ -10,6 +10,7 @@ from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import pytest
 from sqlalchemy import delete, select
 
 from app.finish import Finisher
@@ -195,6 +196,7 @@ async def test_a_row_that_came_after_the_look_keeps_its_object(line: Stage) -> N
     await assert_every_row_has_its_object(line)
 
 
+@pytest.mark.breaks("I1")
 async def test_finishers_sweeps_and_retention_at_once_leave_no_row_without_its_object(
     stage_on: OpenStage,
 ) -> None:

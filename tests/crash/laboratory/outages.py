@@ -23,6 +23,7 @@ from tests.crash.laboratory import law
 from tests.crash.laboratory.load import Load
 from tests.crash.laboratory.verdict import Verdict, drain, stop
 from tests.crash.laboratory.world import World, opened
+from tests.laws import Rows, costs_booked, events_told_once
 
 OUTAGES = {
     "no_credit": "402 to every create",
@@ -147,7 +148,7 @@ async def _judge(world: World, load: Load, verdict: Verdict) -> None:
     verdict.broken += world.faults + load.refusals
     verdict.broken += law.jobs_ended(rows, list(load.accepted.values()), may_fail_with=frozenset())
     verdict.broken += law.ended_in_time(rows)
-    verdict.broken += law.events_told_once(rows) + law.costs_booked(rows)
+    verdict.broken += events_told_once(rows) + costs_booked(rows)
     verdict.broken += law.no_secret_told(world)
     states = Counter(job["state"] for job in rows.jobs)
     ends = Counter((each["trouble"], each["action"]) for each in rows.attempts if each["trouble"])
@@ -167,7 +168,7 @@ async def _judge(world: World, load: Load, verdict: Verdict) -> None:
         verdict.broken.append(f"{len(twice)} jobs were paid for twice, {ambiguous} creates were ambiguous")
 
 
-def paid_twice(rows: law.Rows, book: Mapping[str, Any]) -> dict[str, str]:
+def paid_twice(rows: Rows, book: Mapping[str, Any]) -> dict[str, str]:
     """Jobs with more than one result that somebody was paid for, and how that came about."""
     attempts = {each["id"]: each for each in rows.attempts}
     paid: dict[str, set[str]] = defaultdict(set)
@@ -187,10 +188,10 @@ def paid_twice(rows: law.Rows, book: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
-def _ambiguous(rows: law.Rows, book: Mapping[str, Any]) -> int:
+def _ambiguous(rows: Rows, book: Mapping[str, Any]) -> int:
     """Attempts whose prediction exists although its create never had a good answer."""
     return len(set(book["unanswered"]) & {each["id"] for each in rows.attempts})
 
 
-def _winners(rows: law.Rows) -> Counter[str]:
+def _winners(rows: Rows) -> Counter[str]:
     return Counter(each["provider"] for each in rows.attempts if each["status"] == "succeeded")

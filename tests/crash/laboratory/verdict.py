@@ -18,6 +18,7 @@ from tests.crash.laboratory.kills import Killer
 from tests.crash.laboratory.load import Load, waiting
 from tests.crash.laboratory.takeover import Takeover
 from tests.crash.laboratory.world import World, opened
+from tests.laws import costs_booked, events_told_once
 
 DRAIN_LIMIT_S = 180.0
 ORPHANS_PER_CUT = 1
@@ -144,9 +145,9 @@ async def judge(
     accepted = list(load.accepted.values())
     verdict.broken += law.jobs_ended(rows, accepted, may_fail_with=frozenset(may_fail_with))
     verdict.broken += law.ended_in_time(rows)
-    verdict.broken += law.events_told_once(rows)
+    verdict.broken += events_told_once(rows)
     verdict.broken += law.no_second_effect(rows, book, in_hand * deaths, book["failed"])
-    verdict.broken += law.callbacks_stored_once(rows, book) + law.costs_booked(rows)
+    verdict.broken += law.callbacks_stored_once(rows, book) + costs_booked(rows)
     verdict.broken += law.only_living_folders(world) + law.no_orphan_process(world)
     verdict.broken += law.no_secret_told(world)
     if orphans > ORPHANS_PER_CUT * (deaths + cancels):
