@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parents[2]
 START_LIMIT_S = 40.0
 END_LIMIT_S = 40.0
 STOP_LIMIT_S = 15.0
-GONE_LIMIT_S = 5.0
+GONE_LIMIT_S = 40.0
 EFFECT = {"kind": "sound_effect", "input": {"prompt": "rain on a tin roof", "duration_s": 1, "seed": 7}}
 
 

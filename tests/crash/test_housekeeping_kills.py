@@ -18,7 +18,7 @@ from tests.conftest import TEMPLATE, PostgresServer
 from tests.crash.child import EFFECT, Child, until
 
 pytestmark = pytest.mark.real
-GONE_LIMIT_S = 20.0
+GONE_LIMIT_S = 40.0
 OFTEN = {"HOUSEKEEPING_INTERVAL_S": "0.2", "ORPHAN_INTERVAL_S": "0.2"}
 
 
