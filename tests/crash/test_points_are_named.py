@@ -35,6 +35,7 @@ COMMITS: dict[str, CrashPoint | str] = {
     "station._claim": P.ANNOUNCEMENT_CLAIMED,
     "station._note": P.ANNOUNCEMENT_NOTED,
     "station._let_go": "gives back a lease that would run out",
+    "station._hand_on": "writes an item for a row that the sweep finds",
     "signing.show": "made once, by whoever comes first",
     "signing.rotate": "nobody was answered: asked again, the older secret is live still",
     "outbox.resend": "only makes it due now; nobody was answered, and asks again",
