@@ -15,13 +15,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from standardwebhooks import Webhook
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from app.feed import FeedLimits
 from app.main import create_app
+from app.outbound import Outbound
 from app.provider.signature import WebhookSecrets
+from db.tables import Announcement
 from tests.fakes.provider import SECRET, served
 from tests.flow.conftest import TONE, OpenStage, Stage
 
@@ -218,6 +221,40 @@ async def test_listen_forwards_each_webhook_as_it_came_and_in_order(
     ]  # fmt: skip
     assert [each["status"] for each in told] == [200] * 3
     assert all(each["latency_ms"] > 0 for each in told)
+
+
+async def test_listen_forwards_what_callers_are_told_signed_by_the_services_secret(
+    stage_on_sqlite: OpenStage, tmp_path: Path
+) -> None:
+    receiver = Receiver()
+    ports = {"outbound": Outbound(allow=("127.0.0.1",))}
+    async with (
+        stage_on_sqlite(ports=ports) as stage,
+        served(create_app(stage.runtime)) as url,
+        served(receiver) as target,
+    ):
+        words = ("listen", "--announcements", "--forward-to", f"{target}/hook", "--json", "--limit", "1")
+        async with reprise(tmp_path, *words, REPRISE_URL=url) as command:
+            await looking_on(stage)
+            await stage.client.post(f"/v1/jobs/{await stage.ask()}/cancel")
+            job_id = await stage.ask(callback_url="http://127.0.0.1:9999/nobody?listens")
+            await stage.client.post(f"/v1/jobs/{job_id}/cancel")
+            told = await command.json()
+            assert await command.ended() == 0
+        assert (told["event"], told["job_id"], told["status"]) == ("job.canceled", job_id, 200)
+        ((headers, body),) = receiver.got
+        code, printed, err = await ran(
+            tmp_path, "listen", "--announcements", "--print-secret", REPRISE_URL=url
+        )
+        assert code == 0, err
+        said = Webhook(printed.strip()).verify(body, headers)
+        assert (said["data"]["id"], said["data"]["state"]) == (job_id, "canceled")
+        (row,) = await stage.rows(Announcement)
+        assert (headers["webhook-id"], row.state, row.tries) == (row.id, "pending", 0)
+        code, _, err = await ran(
+            tmp_path, "listen", "--announcements", "--provider", "cog", "--forward-to", "3000"
+        )
+        assert (code, err.count("\n")) == (2, 1)
 
 
 async def test_a_receiver_that_fails_is_told_of_and_costs_the_service_nothing(

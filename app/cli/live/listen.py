@@ -1,6 +1,6 @@
-"""`reprise listen`: what providers send, forwarded to a port of this machine as it came.
+"""`reprise listen`: what providers send, or callers are told, forwarded to a port of this machine.
 
-The news is in the service's own inbox already; a receiver that fails here costs nobody anything. What is
+The news is in the service already; a receiver that fails here costs nobody anything. What is
 forwarded comes from a `Source`, so that other news can be forwarded in the same way: each in its order, one
 after another, from a queue that is bounded. Whoever cannot keep up gets it later, not less of it: the stream
 is read no faster than the receiver takes.
@@ -17,12 +17,14 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any
 
 import httpx
 import typer
 from rich.text import Text
 
+from app.cli.live.announced import AnnouncedNews, read_secrets
+from app.cli.live.forwards import Forward, Source
 from app.cli.live.streaming import follow_stream
 from app.cli.live.tail import AfterCount, AsLines
 from app.cli.tools import show
@@ -34,24 +36,6 @@ FORWARD_LIMIT_S = 30.0
 MOST_QUEUED = 100
 _BARE_PORT = re.compile(r":?(\d{1,5})(/.*)?")
 _UNSENT = frozenset({"host", "content-length", "transfer-encoding", "connection"})
-
-
-@dataclass(frozen=True, slots=True)
-class Forward:
-    """One message to be forwarded; `body` is None where it was too large to be told."""
-
-    id: str
-    name: str
-    at: datetime
-    headers: dict[str, str]
-    body: bytes | None
-    facts: dict[str, Any]
-
-
-class Source(Protocol):
-    """Where messages come from."""
-
-    def messages(self) -> AsyncIterator[Forward]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +61,14 @@ def listen(
     forward_to: Annotated[
         str | None, typer.Option("--forward-to", metavar="URL", help="Where to: 3000/hook, or a whole URL.")
     ] = None,
+    announcements: Annotated[
+        bool,
+        typer.Option("--announcements", help="What callers are told of their jobs, not what providers send."),
+    ] = False,
     provider: Annotated[str | None, typer.Option(help="Only this provider's webhooks.")] = None,
     events: Annotated[
         list[str] | None,
-        typer.Option("--events", help="Only these, such as prediction.succeeded. Repeatable."),
+        typer.Option("--events", help="Only these: prediction.succeeded, or job.failed. Repeatable."),
     ] = None,
     print_secret: Annotated[
         bool,
@@ -92,15 +80,19 @@ def listen(
     limit: AfterCount = None,
     as_lines: AsLines = False,
 ) -> None:
-    """Forward what providers send to a port of this machine, byte by byte with its headers, until Ctrl-C."""
+    """Forward webhooks to a port of this machine, until Ctrl-C: the providers', or the service's own."""
     settings = read_settings()
+    if announcements and provider is not None:
+        raise CommandError("--provider: announcements are the service's own", Exit.USAGE)
     if print_secret:
-        _print_secrets(settings)
+        _print_secrets(run(read_secrets(settings)) if announcements else _provider_secrets(settings))
         return
     if forward_to is None:
         raise CommandError("--forward-to: say where to, such as http://localhost:3000/hook", Exit.USAGE)
     wanted = frozenset(name for each in events or [] for name in each.replace(",", " ").split())
-    source = ProviderNews(settings, provider, wanted)
+    source: Source = ProviderNews(settings, provider, wanted)
+    if announcements:
+        source = AnnouncedNews(settings, wanted)
     run(_listen(source, _target(forward_to), limit, verify=not skip_verify, as_lines=as_lines))
 
 
@@ -200,9 +192,13 @@ def _target(given: str) -> str:
     return str(url)
 
 
-def _print_secrets(settings: Settings) -> None:
+def _provider_secrets(settings: Settings) -> list[str]:
     secret = settings.replicate_webhook_secret
     if secret is None:
         raise CommandError("REPLICATE_WEBHOOK_SECRET is not set: the service fetches it from the API")
-    for each in secret.get_secret_value().split():
+    return secret.get_secret_value().split()
+
+
+def _print_secrets(secrets: list[str]) -> None:
+    for each in secrets:
         show.print_line(each)
