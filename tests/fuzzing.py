@@ -1,8 +1,8 @@
 """What is fuzzed, and what must hold of any input: shared by `scripts/fuzz` and the test suite.
 
 A target is a hypothesis test without its settings: it takes anything at all and raises only when a promise is
-broken. Foreign bytes meet five readers here: webhook signatures, ranges, ffmpeg's arguments, providers'
-replies, and addresses.
+broken. Foreign bytes meet seven readers here: webhook signatures, ranges, ffmpeg's arguments, providers'
+replies, addresses, links and searches.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from app.access.links import Links
 from app.audio import Recipe, keep_argv, prove_argv, trim_argv
 from app.audio.clips import CONTAINERS
-from app.errors import Forbidden, OutputRejected, ProviderBadResponse, ProviderUnavailable
+from app.errors import Forbidden, InvalidQuery, OutputRejected, ProviderBadResponse, ProviderUnavailable
 from app.outbound.addresses import Guard, refusal
 from app.outbound.selftest import SPELLINGS
 from app.provider.base import DownloadRules
 from app.provider.reading import read_problem, read_reply, read_retry_after_s
 from app.provider.signature import BadSignature, WebhookSecrets
+from app.search.language import MOST_CHARS, parse, spell
 from app.web.content.ranges import MOST_PIECES, Unsatisfiable, read_range
 
 Target = Callable[[], Any]
@@ -182,7 +183,33 @@ def links(asset_id: str, tenant: str, expires: str, signature: str) -> None:
     assert {**given, "expires": str(int(expires))} == GOOD
 
 
+_WORDS = st.sampled_from(
+    ["rain", "snow*", '"tin roof"', "state:failed", "state:", "since:2h", "until:2026-01-01", "tag.a:b", "OR",
+     "AND", "NOT", "-", "(", ")", '"', "\\", ":", "*", "雨", "ﬃ", "İ", "ß", "\u0301", "id:job_1", " "]
+)  # fmt: skip
+SEARCHES = st.one_of(
+    st.text(max_size=60), st.lists(st.one_of(_WORDS, st.text(max_size=4)), max_size=30).map(" ".join)
+)
+
+
+@given(text=SEARCHES)
+@example(text="ﬃ*")
+@example(text="a\u0301*")
+@example(text="x" * 80 + "*")
+def searches(text: str) -> None:
+    """A search is refused at a place in it, or read; and printing what was read loses nothing."""
+    try:
+        node = parse(text, now=NOW)
+    except InvalidQuery as refused:
+        assert 1 <= refused.column <= len(text) + 1  # noqa: PT017 - there are two ways, and this is one
+        return
+    again = spell(node)
+    if len(again) <= MOST_CHARS:
+        assert parse(again, now=NOW) == node
+
+
 TARGETS: dict[str, Any] = {
+    "searches": searches,
     "signature": signature,
     "ranges": ranges,
     "arguments": arguments,

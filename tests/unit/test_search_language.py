@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from app.errors import InvalidQuery
-from app.search.language import MOST_CHARS, MOST_DEPTH, MOST_TERMS, parse, spell
+from app.search.language import MOST_CHARS, MOST_DEPTH, MOST_TERMS, parse
 from db.search.terms import Both, Edge, Either, Field, Has, Made, Node, Said, Tagged, Without
 from db.search.words import MOST_WORDS, said_in, words_of
 
@@ -113,32 +113,6 @@ def test_nonsense_is_refused_with_the_place_and_what_was_expected_there(
     assert refused.value.column == column
     assert expected in refused.value.expected
     assert refused.value.status == 400
-
-
-PIECES = st.sampled_from(
-    ["rain", "snow*", '"tin roof"', "state:failed", "state:", "since:2h", "until:2026-01-01", "tag.a:b", "OR",
-     "AND", "NOT", "-", "(", ")", '"', "\\", ":", "*", "雨", "ﬃ", "İ", "ß", "\u0301", "id:job_1", " "]
-)  # fmt: skip
-TEXTS = st.one_of(
-    st.text(max_size=60), st.lists(st.one_of(PIECES, st.text(max_size=4)), max_size=30).map(" ".join)
-)
-
-
-@settings(max_examples=1000)
-@given(TEXTS)
-@example("ﬃ*")
-@example("a\u0301*")
-@example("x" * 80 + "*")
-def test_any_text_is_read_or_refused_and_printing_what_was_read_loses_nothing(text: str) -> None:
-    try:
-        node = asked(text)
-    except InvalidQuery as refused:
-        assert 1 <= refused.column <= len(text) + 1  # noqa: PT017 - there are two ways, and this is one
-        return
-    again = spell(node)
-    if len(again) <= MOST_CHARS:
-        assert asked(again) == node
-        assert spell(asked(again)) == again
 
 
 @settings(max_examples=500)
