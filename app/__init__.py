@@ -7,7 +7,8 @@ One line of stations carries a job from the request to the stored file:
 
 Read in this order: `lifecycle` (what news means, pure), `routing.recovery` (what follows a trouble, one
 table), `db.states` (what may follow what), `jobs`, `dispatch`, `inbox`, `finish`, `recovery`, then `wiring`,
-where every live object is made. `web/`, `worker` and `cli` are edges: they parse, call one verb and render.
+where every live object is made. `families/` are jobs whose work is other jobs. `web/`, `worker` and `cli` are
+edges: they parse, call one verb and render.
 `engines/` and `gpu/` run in worker processes and know nothing of the line. `client/` is what other programs
 import to call the service, and knows nothing of it.
 `docs/explanation/life-of-a-job.md` tells the same story in prose.

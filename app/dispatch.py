@@ -27,8 +27,10 @@ from app.errors import (
     ProviderRejected,
     ProviderUnavailable,
     TransientError,
+    VoiceGone,
 )
 from app.inbox import Inbox
+from app.intake.files import find_links
 from app.kinds import get_kind
 from app.lifecycle import next_check
 from app.line import Line
@@ -54,7 +56,6 @@ PARK_JITTER_S = 2.0
 """By how much later than the circuit is tried again those come that wait for it, at most."""
 RECHECK_SLOT_S = 60.0
 """A job that waits for a slot is woken when one comes free; this is for when that hint was lost."""
-
 
 EARLY = timedelta(seconds=job_rows.EARLY_S)
 
@@ -229,8 +230,12 @@ class Dispatcher:
     async def _create(self, job: Job, attempt: Attempt) -> None:
         route = self._routes[attempt.provider]
         try:
-            order = self._order(job, attempt)
-        except (ValidationError, AppError) as exc:
+            order = self._order(job, attempt, await find_links(self._line.database, job))
+        except VoiceGone as exc:
+            refusal = Remedy(Action.ABORT, code=exc.code)
+            await self._moves.end_refused(attempt.id, Trouble.BAD_INPUT, refusal, exc.message)
+            return
+        except (ValidationError, AppError, KeyError) as exc:
             # Stored by an older release, or for a kind that is gone: it will not get better.
             message = f"the stored input cannot be asked for any more: {type(exc).__name__}"
             refusal = Remedy(Action.ABORT, code=ProviderRejected.code)
@@ -259,14 +264,12 @@ class Dispatcher:
             await self._created(job, attempt, prediction)
             self._line.reach(CrashPoint.PREDICTION_STORED)
 
-    def _order(self, job: Job, attempt: Attempt) -> Order:
+    def _order(self, job: Job, attempt: Attempt, links: Mapping[str, str]) -> Order:
         kind = get_kind(job.kind)
         wanted = kind.input_model.model_validate(job.input)
-        for name in kind.files:
+        for name, asset_id in links.items():
             # Made anew for each attempt: a link outlives the wait for an answer, not the wait in the queue.
-            url = self._callbacks.base(attempt.provider) + self._links.url(
-                getattr(wanted, name), tenant=job.tenant
-            )
+            url = self._callbacks.base(attempt.provider) + self._links.url(asset_id, tenant=job.tenant)
             wanted = wanted.model_copy(update={name: url})
         limit_at = min(attempt.limit_at or job.deadline_at, job.deadline_at)
         left_s = (limit_at - self._line.clock.now()).total_seconds()

@@ -9,7 +9,7 @@
     │     Stopping
     └── PermanentError             it never will
           ProviderRejected · ProviderBadResponse · PredictionUnknown · AudioRejected
-          OutputRejected · OutputExpired · EngineUnavailable · StartupError
+          OutputRejected · OutputExpired · EngineUnavailable · VoiceGone · StartupError
 
 Foreign exceptions are translated into these at the ports and nowhere else. `code` is stable: it is
 what problem+json, job errors, logs and metrics carry. The message is for people and may change.
@@ -262,6 +262,12 @@ class EngineUnavailable(PermanentError):
     """No engine on this machine can do it; the message names what to configure."""
 
     code = "engine_unavailable"
+
+
+class VoiceGone(PermanentError):
+    """The voice that the job was to have was deleted while the job waited: ask again with another."""
+
+    code = "voice_gone"
 
 
 class StartupError(PermanentError):

@@ -3,7 +3,8 @@
 Works under a lease: a finisher that was frozen and wakes up after its time commits nothing. Promises: no
 job succeeds without an object of the right bytes in the store; a clip that is silent, broken or no audio
 at all is a typed failure, never an empty success; temporary files are gone when the step ends. Every
-figure of a file is measured here, none is taken from the provider.
+figure of a file is measured here, none is taken from the provider; what a model measured of its own work
+stands apart, as its word (`Kind.figures`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import structlog
 
@@ -28,9 +30,12 @@ from app.errors import (
     StorageUnavailable,
     TransientError,
 )
+from app.families.joining import Joined, Joiner
+from app.families.recipes import is_family
 from app.intake.shelf import Described, described_sound, shelve
 from app.kinds import KindInput, Sound, Text, get_kind
 from app.line import Line
+from app.notify import job_topic
 from app.outbound import Outbound, decode_data_uri
 from app.provider.base import Provider, understand
 from app.storage import Storage
@@ -51,6 +56,7 @@ RENEWALS = 3
 also when it was about to renew them."""
 MOST_APART_S = 0.1
 """How much the sounds of one job may differ in length: less than encoders pad."""
+LEFT_TO_RETURN_S = 0.2
 RETRY_S = 5.0
 """Pause before finishing is tried again, where nobody said how long to wait."""
 
@@ -72,6 +78,7 @@ class Finisher:
         self._line = line
         self._providers = providers
         self._bench = bench
+        self._joiner = Joiner(line=line, audio=bench.audio, storage=bench.storage)
         self._unreleased: dict[str, str] = {}
         """Leases by job that the database did not take back: no crash is to be counted for them."""
 
@@ -107,9 +114,10 @@ class Finisher:
                 message = f"finishing it died {job.crashes - 1} times"
                 await self._fail(job, lease, "poisoned", message)
                 return
-            keeping = asyncio.create_task(self._keep(job.id, lease))
+            work = asyncio.create_task(self._finish(job, lease, result))
+            keeping = asyncio.create_task(self._keep(job.id, lease, work))
             try:
-                await self._finish(job, lease, result)
+                await self._end_of(work)
             except DatabaseUnavailable:
                 await self._let_go(job, lease, "the database was away", wait_s=RETRY_S)
                 raise
@@ -119,6 +127,18 @@ class Finisher:
                 raise
             finally:
                 keeping.cancel()
+
+    async def _end_of(self, work: asyncio.Task[None]) -> None:
+        """Wait for the work; where this step is given up, for the end of what it had begun."""
+        try:
+            await asyncio.wait({work})
+        finally:
+            work.cancel()
+            await asyncio.wait({work})
+        if work.cancelled():
+            log.info("finish.lost_race")
+        else:
+            work.result()
 
     async def _let_go(self, job: Job, lease: str, reason: str, *, wait_s: float = 0.0) -> None:
         """Something else than the step ended it: that was no crash of its own."""
@@ -133,29 +153,37 @@ class Finisher:
                     self._line.engine.enqueue(tx, Station.FINISH, job.id)
             del self._unreleased[job.id]
 
-    async def _keep(self, job_id: str, lease: str) -> None:
-        """Renew the lease while the step lives. Losing it stops nothing here: the commit will not find it."""
+    async def _keep(self, job_id: str, lease: str, work: asyncio.Task[None]) -> None:
+        """Renew the lease while the step lives. Who has lost it, to a cancel or to another finisher, stops:
+        its commit would not find it, and its ffmpeg would work for nobody."""
         lease_s = self._line.settings.lease_s
         kept = True
-        while kept:
-            await asyncio.sleep(lease_s / RENEWALS)
-            now = self._line.clock.now()
-            with suppress(DatabaseUnavailable):
-                async with self._line.database.transaction() as tx:
-                    kept = await job_rows.renew_lease(tx, job_id, lease=lease, now=now, lease_s=lease_s)
+        with self._line.notifier.subscribe(job_topic(job_id)) as hints:
+            while kept:
+                if await hints.wait(lease_s / RENEWALS):
+                    # Mostly of the work's own commit. A renewal behind that would be given up within its
+                    # transaction, and SQLite's one writing connection with it: to be opened anew each clip.
+                    await asyncio.wait({work}, timeout=LEFT_TO_RETURN_S)
+                if work.done():
+                    return
+                now = self._line.clock.now()
+                with suppress(DatabaseUnavailable):
+                    async with self._line.database.transaction() as tx:
+                        kept = await job_rows.renew_lease(tx, job_id, lease=lease, now=now, lease_s=lease_s)
+        # What has just committed was told of it too, and is about to return.
+        await asyncio.wait({work}, timeout=LEFT_TO_RETURN_S)
+        work.cancel()
 
     async def _finish(self, job: Job, lease: str, result: attempt_rows.Result | None) -> None:
         try:
+            timings: dict[str, float] = {}
             async with asyncio.timeout(self._line.settings.finish_limit_s):
-                provider, places = await self._find_places(job, result)
-                async with self._bench.workspace.folder() as folder:
-                    timings: dict[str, float] = {}
-                    assets = {
-                        name: await self._make_asset(job, provider, place, folder / name, timings)
-                        for name, place in places.items()
-                    }
-            _refuse_unequal(assets.values())
-            await self._succeed(job, lease, assets, timings)
+                if is_family(job.kind):
+                    made = await self._join(job, timings)
+                else:
+                    made = await self._make(job, result, timings)
+            _refuse_unequal(made.assets.values())
+            await self._succeed(job, lease, made, timings)
         except ObjectsDoomed:
             # Deleted while it was being stored here: stored again at once, under another key.
             again = StorageUnavailable("its bytes were just being deleted", retry_after_s=0.1)
@@ -169,14 +197,31 @@ class Finisher:
         except AppError as exc:
             await self._fail(job, lease, exc.code, exc.message)
 
-    async def _find_places(self, job: Job, result: attempt_rows.Result | None) -> tuple[str, dict[str, str]]:
-        """Whose outputs they are and where they lie, read from the delivery that brought the success."""
+    async def _join(self, job: Job, timings: dict[str, float]) -> Joined:
+        async with self._bench.workspace.folder() as folder:
+            return await self._joiner.join(job, folder, timings)
+
+    async def _make(self, job: Job, result: attempt_rows.Result | None, timings: dict[str, float]) -> Joined:
+        provider, places, figures = await self._understand(job, result)
+        async with self._bench.workspace.folder() as folder:
+            assets = {
+                name: await self._make_asset(job, provider, place, folder / name, timings)
+                for name, place in places.items()
+            }
+        return Joined(assets, figures)
+
+    async def _understand(
+        self, job: Job, result: attempt_rows.Result | None
+    ) -> tuple[str, dict[str, str], dict[str, float | None] | None]:
+        """Whose outputs they are, where they lie and what their model measured, read from the delivery that
+        brought the success."""
         if result is None:
             raise ProviderBadResponse("the delivery that brought the output is gone")
         prediction = await understand(self._providers[result.provider], result.body)
         # In a thread: a transcript of an hour is read, written anew and cut into subtitles here.
-        places = await asyncio.to_thread(get_kind(job.kind).find_outputs, prediction.output)
-        return result.provider, places
+        kind, output = get_kind(job.kind), prediction.output
+        places = await asyncio.to_thread(kind.find_outputs, output)
+        return result.provider, places, kind.find_figures(output)
 
     async def _make_asset(
         self, job: Job, provider: str, place: str, stem: Path, timings: dict[str, float]
@@ -225,11 +270,11 @@ class Finisher:
         )
         return path, described_sound(clip)
 
-    async def _succeed(
-        self, job: Job, lease: str, assets: dict[str, Asset], timings: dict[str, float]
-    ) -> None:
-        now = self._line.clock.now()
-        took = {step: round(took_s, 4) for step, took_s in timings.items()}
+    async def _succeed(self, job: Job, lease: str, made: Joined, timings: dict[str, float]) -> None:
+        now, assets = self._line.clock.now(), made.assets
+        took: dict[str, Any] = {step: round(took_s, 4) for step, took_s in timings.items()}
+        if made.measured is not None:
+            took["measured"] = made.measured
 
         async def store(tx: Transaction) -> None:
             stored = {name: await insert_asset(tx, asset) for name, asset in assets.items()}

@@ -21,6 +21,7 @@ from functools import partial
 import structlog
 
 from app.crash_points import CrashPoint, Reach, pass_by
+from app.intake.resumable.pieces import Pieces, upload_of
 from app.settings import Settings
 from app.storage import Storage, StoredObject, digest_of
 from db import assets as asset_rows
@@ -84,6 +85,7 @@ class Housekeeper:
         self._database = database
         self._storage = storage
         self._reach = reach
+        self._pieces = Pieces(database=database, storage=storage)
 
     async def keep(self) -> int:
         """Whatever is due and not another process's turn; how much was deleted. Raises StorageUnavailable."""
@@ -91,6 +93,7 @@ class Housekeeper:
         if await self._is_our_turn("expiry", self._settings.housekeeping_interval_s):
             deleted += await self.expire() + await self.expire_uploads()
             deleted += await self.remove_doomed() + await self.forget_acts()
+            deleted += await self._pieces.expire()
         if await self._is_our_turn("words", self._settings.housekeeping_interval_s):
             await self.index()
         if await self._is_our_turn("orphans", self._settings.orphan_interval_s):
@@ -98,7 +101,7 @@ class Housekeeper:
         return deleted
 
     async def expire_uploads(self) -> int:
-        """Delete uploads past their time, whatever RETENTION_S says; how many."""
+        """Delete stored uploads past their time, whatever RETENTION_S says; how many."""
         uploads, assets, gone = 0, 0, BATCH
         while gone == BATCH and uploads < MOST_A_ROUND:
             gone, unused = await self._database.transact(_expire_uploads)
@@ -223,15 +226,17 @@ class Housekeeper:
     async def _judge(self, old: Sequence[StoredObject], swept: Swept) -> None:
         """Condemn those of some old objects that no row points at."""
         by_digest: dict[str, list[StoredObject]] = {}
+        lost_pieces = await self._pieces.find_orphans([found.key for found in old])
         for found in old:
             digest = digest_of(found.key)
             if digest is not None:
                 by_digest.setdefault(digest, []).append(found)
-            elif _HEALTH.fullmatch(found.key):
+            elif _HEALTH.fullmatch(found.key) or found.key in lost_pieces:
+                # No row comes to point at one of these again, so there is nothing to be condemned.
                 swept.add(found)
                 if not swept.dry_run:
                     await self._storage.delete(found.key)
-            elif found.key != OWNER_KEY:
+            elif found.key != OWNER_KEY and upload_of(found.key) is None:
                 swept.strange += 1
         async with self._database.reading() as tx:
             known = await asset_rows.find_assets_by_digest(tx, by_digest)

@@ -188,6 +188,7 @@ class Jobs:
             job = await job_rows.find_job(tx, job_id, lock=True)
             if job is None or job.tenant != by.tenant:
                 raise _no_job(job_id)
+            refuse_child(job)
             moved = await self._line.end_job(tx, job, JobState.CANCELED, now=now)
             if moved:
                 await note_act(tx, by, Act.JOB_CANCELED, job_id, at=now)
@@ -214,6 +215,7 @@ class Jobs:
         when it succeeded, Gone when it was expunged, and as `submit`.
         """
         old = (await self.get(job_id, tenant=by.tenant)).job
+        refuse_child(old)
         if old.expunged_at is not None:
             raise Gone("what it asked for was expunged")
         if old.state not in (JobState.FAILED, JobState.CANCELED):
@@ -324,6 +326,7 @@ _FORGOTTEN_ON_RETRY = (
     "rerun_of",
     "result_of",
     "reserved_micros",
+    "measured",
 )
 
 
@@ -364,6 +367,12 @@ def _fingerprint(request: JobRequest) -> str:
 def _digest(*parts: object) -> str:
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def refuse_child(job: Job) -> None:
+    """What a caller does, it does to the job that it asked for. Raises Conflict for a part of one."""
+    if job.parent_id is not None:
+        raise Conflict(f"it is a part of {job.parent_id}: act on that")
 
 
 def _no_job(job_id: str) -> NotFound:

@@ -13,12 +13,14 @@ from typing import Any
 
 from app.announcing.letters import write_letter
 from app.crash_points import Reach, pass_by
-from app.notify import Notifier, feed_topic, job_topic
+from app.families.recipes import is_family
+from app.notify import RECOVERY, Notifier, feed_topic, job_topic
 from app.routing.router import Router
 from app.settings import Settings
 from app.watch.clocks import LineClock
 from app.watch.metrics import Metrics
-from app.work import Station, WorkEngine
+from app.work import Station, WorkEngine, plan_item
+from db import families
 from db.announcements.sending import insert_announcement
 from db.events import append_event
 from db.jobs import move_job
@@ -50,7 +52,8 @@ class Line:
         self, tx: Transaction, job: Job, state: JobState, *, lease: str | None = None, **facts: Any
     ) -> bool:
         """Move a job to a terminal state with its last event, and with what its caller is told of it; False
-        when somebody else ended it first.
+        when somebody else ended it first. A child's end makes its parent due; a parent that ends without
+        success takes its children along.
 
         `facts` must hold `now`; `code` and `message` for a failure; the rest goes into the event.
         """
@@ -62,23 +65,40 @@ class Line:
             "waiting_for": None,
             "error_code": facts.get("code"),
             "error_message": facts.get("message"),
+            "plan_at": None,
         }
         kept_s = self.settings.retention_s if job.retention_s is None else job.retention_s
-        if kept_s is not None:
+        # A child goes with its parent, which may live for longer.
+        if kept_s is not None and job.parent_id is None:
             values["expires_at"] = now + timedelta(seconds=kept_s)
         if state is JobState.SUCCEEDED:
-            values["progress"] = 1.0
+            values |= {"progress": 1.0, "measured": facts.get("measured")}
         ended = await move_job(tx, job.id, state, lease=lease, values=values)
         if ended:
             await append_event(tx, job.id, f"job.{state}", at=now, status=state.value, **facts)
             tx.after_commit(partial(self._count_end, job.kind, state, (now - job.created_at).total_seconds()))
             self.hint_job(tx, job)
+            await self._tell_family(tx, job, state, now)
             if job.callback_url is not None:
                 code, message = facts.get("code"), facts.get("message")
                 letter = write_letter(job, job.callback_url, state, now=now, code=code, message=message)
                 await insert_announcement(tx, letter)
                 self.engine.enqueue(tx, Station.ANNOUNCE, letter.id)
         return ended
+
+    async def _tell_family(self, tx: Transaction, job: Job, state: JobState, now: datetime) -> None:
+        due: list[str] = []
+        if job.recipe is not None:
+            due += await families.wake_for_recipe(tx, job.tenant, job.recipe, now=now)
+        if job.parent_id is not None and await families.make_parent_due(tx, job.parent_id, now=now):
+            due.append(job.parent_id)
+        self.engine.enqueue(tx, Station.DISPATCH, *map(plan_item, due))
+        if state is not JobState.SUCCEEDED and is_family(job.kind):
+            children = await families.lock_live_children(tx, job.id)
+            for child in children:
+                await self.end_job(tx, child, JobState.CANCELED, now=now)
+            await families.look_at_attempts(tx, [child.id for child in children], now=now)
+            self.notifier.announce(tx, RECOVERY)
 
     def _count_end(self, kind: str, state: JobState, took_s: float) -> None:
         self.metrics.jobs_ended.labels(kind, state.value).inc()

@@ -102,7 +102,16 @@ def _adopt_standard_logging(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
-    for noisy in ("httpx", "httpcore", "uvicorn.access", "pgqueuer", "aiosqlite", "sse_starlette", "alembic"):
+    for noisy in (
+        "httpx",
+        "httpcore",
+        "uvicorn.access",
+        "uvicorn.error",
+        "pgqueuer",
+        "aiosqlite",
+        "sse_starlette",
+        "alembic",
+    ):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # It repeats the server's remarks, which may hold values; what matters comes as an exception too.
     logging.getLogger("asyncmy").setLevel(logging.ERROR)

@@ -15,6 +15,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from app import __version__
 from app.errors import Stopping
 from app.settings import Settings
+from app.web.dashboard.routes import add_dashboard
+from app.web.dashboard.shell import sign_in_page
 from app.web.gate.access import KeyCheck
 from app.web.gate.bodies import StrictJson
 from app.web.gate.headers import SecurityHeaders
@@ -29,10 +31,12 @@ from app.web.routes import (
     assets,
     audit,
     bulk,
+    convert,
     costs,
     deliveries,
     ended,
     events,
+    figures,
     health,
     jobs,
     keys,
@@ -40,7 +44,15 @@ from app.web.routes import (
     pages,
     recoveries,
     uploads,
+    voices,
 )
+from app.web.routes.karaoke import lyrics, performances
+from app.web.socket import tokens as socket_tokens
+from app.web.socket.conversions import ConversionsNamespace
+from app.web.socket.jobs import JobsNamespace
+from app.web.socket.performance import PerformanceNamespace
+from app.web.socket.server import PATH as SOCKETS
+from app.web.socket.server import Sockets
 from app.web.webhooks import PREFIX, WebhookDoor
 from app.wiring import Runtime
 
@@ -57,8 +69,8 @@ CORS_ACCEPTED = (
 CORS_EXPOSED = (
     "Location", "X-Request-Id", "Retry-After", "RateLimit", "RateLimit-Policy", "Preference-Applied",
     "ETag", "Accept-Ranges", "Content-Range", "Content-Disposition",
-    "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Upload-Offset", "Upload-Length",
-    "Upload-Expires",
+    "Tus-Resumable", "Tus-Version", "Tus-Extension", "Tus-Max-Size", "Tus-Checksum-Algorithm",
+    "Upload-Offset", "Upload-Length", "Upload-Expires", "Upload-Metadata",
 )  # fmt: skip
 """What a page of an allowed origin may send and read beside what browsers allow anyway."""
 CORS_MAX_AGE_S = 600
@@ -79,6 +91,8 @@ class Front:
     def close_intake(self) -> None:
         """From now on refuse what would begin something, and let go of connections as they are answered."""
         self._is_closing = True
+        sockets: Sockets = self.api.state.sockets
+        sockets.release()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._guarded(scope, receive, send)
@@ -91,7 +105,11 @@ class Front:
             send = _closing(send)
         if scope["path"].startswith(PREFIX):
             await self._door(scope, receive, send)
-        elif self._is_closing and scope["method"] == "POST" and not scope["path"].endswith("/cancel"):
+        elif (
+            self._is_closing
+            and scope["method"] in ("POST", "PATCH")
+            and not scope["path"].endswith("/cancel")
+        ):
             request = Request(scope)
             scope["request_id"] = request_id_of(request.headers.get("x-request-id", ""))
             refusal = Stopping("the service is stopping; nothing was stored", retry_after_s=RETRY_S)
@@ -141,6 +159,8 @@ def create_api(runtime: Runtime) -> FastAPI:
         ended,
         events,
         uploads,
+        convert,
+        voices,
         assets,
         ledger,
         recoveries,
@@ -149,14 +169,27 @@ def create_api(runtime: Runtime) -> FastAPI:
         costs,
         keys,
         audit,
+        lyrics,
+        performances,
+        socket_tokens,
     )
-    for module in (*families, health):
+    for module in (*families, health, figures):
         app.include_router(module.router)
     pages.add_pages(app)
+    add_dashboard(app)
+    app.state.sockets = make_sockets(runtime)
+    app.mount(SOCKETS, app.state.sockets)
     add_problem_handlers(app)
     document(app)
     _add_gate(app, runtime)
     return app
+
+
+def make_sockets(runtime: Runtime) -> Sockets:
+    """The Socket.IO server, with every namespace."""
+    return Sockets(
+        runtime, [JobsNamespace(runtime), PerformanceNamespace(runtime), ConversionsNamespace(runtime)]
+    )
 
 
 def _add_gate(app: FastAPI, runtime: Runtime) -> None:
@@ -165,7 +198,7 @@ def _add_gate(app: FastAPI, runtime: Runtime) -> None:
     app.add_middleware(StrictJson, most_bytes=min(settings.max_json_bytes, settings.max_content_length))
     # Counted by who calls, and both before a body is read.
     app.add_middleware(RateGate, rates=runtime.rates)
-    app.add_middleware(KeyCheck, keyring=runtime.keyring)
+    app.add_middleware(KeyCheck, keyring=runtime.keyring, sign_in=sign_in_page)
     app.add_middleware(HeadAsGet)
     if settings.cors_allowed_origins:
         app.add_middleware(

@@ -16,12 +16,15 @@ from app.backoff import jittered
 from app.costs.bills import Bill, amend_bill, make_bill
 from app.costs.prices import list_prices, to_usd
 from app.crash_points import CrashPoint
+from app.families.plan import progress_of
+from app.kinds import KINDS
 from app.lifecycle import Advance, Decision, Fail, Finish, Ignore, News, TryAgain, next_check
 from app.line import Line
 from app.provider.base import Prediction, Provider
 from app.routing.recovery import Action, Remedy, Trouble
 from app.work import Station
 from db import attempts as attempt_rows
+from db import families
 from db import jobs as job_rows
 from db.events import append_event
 from db.session import Transaction
@@ -133,7 +136,29 @@ class Moves:
                 stage=news.step or news.status,
             )  # fmt: skip
             self._line.hint_job(tx, job)
+            if job.parent_id is not None:
+                await self._advance_parent(tx, job.parent_id, job.step, now)
         return advanced
+
+    async def _advance_parent(self, tx: Transaction, parent_id: str, step: str | None, now: datetime) -> None:
+        """A child has come further: so has its parent, by the child's share."""
+        parent = await job_rows.find_job(tx, parent_id)
+        kind = KINDS.get(parent.kind) if parent else None
+        if parent is None or kind is None or kind.family is None:
+            return
+        siblings = await families.list_siblings(tx, parent_id)
+        progress = progress_of(kind.family, {each.step: each.progress for each in siblings})
+        if await job_rows.advance_job(tx, parent_id, progress=progress, stage=step):
+            await append_event(
+                tx,
+                parent_id,
+                "job.progress",
+                at=now,
+                status="running",
+                progress=round(progress, 3),
+                stage=step,
+            )
+            self._line.hint_job(tx, parent)
 
     def _free_slot(self, tx: Transaction, attempt: Attempt, status: AttemptStatus, now: datetime) -> None:
         """An attempt is over: whoever waits first for this provider is due."""

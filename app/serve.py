@@ -107,7 +107,7 @@ async def running_service(
         app = create_app(runtime)
         await stack.enter_async_context(_watching(runtime))
         await stack.enter_async_context(_preparing(runtime))
-        await stack.enter_async_context(_serving(app, listener))
+        await stack.enter_async_context(_serving(app, listener, settings))
         if ownership is not None:
             ownership.publish(url)
             await runtime.worker.adopt()
@@ -152,7 +152,7 @@ async def running_worker(
             raise StartupError("--stations: dispatch alone needs a provider that this process can ask")
         if watch_port is not None:
             listener = stack.enter_context(listening("127.0.0.1", watch_port))
-            await stack.enter_async_context(_serving(create_watch(runtime), listener))
+            await stack.enter_async_context(_serving(create_watch(runtime), listener, settings))
             log.info("worker.watched", url=f"http://{reached_at(listener)}")
         stop = Stop(settings.shutdown_s)
         await stack.enter_async_context(runtime.worker.alive())
@@ -213,6 +213,7 @@ async def _watching(runtime: Runtime) -> AsyncIterator[None]:
 
     keeping = asyncio.create_task(keep_time())
     runtime.figures.loop_watch.start()
+    runtime.history.start()
     try:
         yield
     finally:
@@ -250,11 +251,11 @@ async def _preparing(runtime: Runtime) -> AsyncIterator[None]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _serving(app: ASGIApp, listener: socket.socket) -> AbstractAsyncContextManager[None]:
+def _serving(app: ASGIApp, listener: socket.socket, settings: Settings) -> AbstractAsyncContextManager[None]:
     return serving(
         app,
         listener,
-        ws="websockets-sansio",
+        ws_max_size=settings.socket_message_bytes,
         timeout_keep_alive=KEEP_ALIVE_S,
         timeout_graceful_shutdown=10,
     )

@@ -173,6 +173,9 @@ class Settings(BaseSettings):
         le=60,
         description="How long a key that was looked up is believed: a revoked one is refused so much later",
     )
+    session_s: int = Field(
+        43_200, gt=0, description="How long a browser that signed in with a key stays signed in"
+    )
     audit_s: float = Field(
         7_776_000, gt=0, description="Age at which the audit log forgets what was done; 90 days"
     )
@@ -246,11 +249,19 @@ class Settings(BaseSettings):
 
     max_content_length: int = Field(100_000_000, gt=0, description="Largest request body, webhooks included")
     max_upload_bytes: int = Field(
-        95_000_000, gt=0, description="Largest file that callers may send; within `MAX_CONTENT_LENGTH`"
+        95_000_000,
+        gt=0,
+        description="Largest file that callers may send; in one request also within `MAX_CONTENT_LENGTH`",
     )
     max_upload_s: float = Field(3600, gt=0, description="Longest sound that callers may send")
+    voice_examine_timeout_s: float = Field(
+        60, gt=0, description="Limit on examining one recording that is to become a voice"
+    )
     upload_life_s: float = Field(
-        86_400, gt=0, description="How long an upload waits to be named by a job; a job keeps it longer"
+        86_400,
+        gt=0,
+        description="How long an upload waits to be named by a job, and an unfinished one for more of its "
+        "bytes; a job keeps it longer",
     )
     max_json_bytes: int = Field(
         8_000_000, gt=0, description="Largest JSON body of a request to the API; within `MAX_CONTENT_LENGTH`"
@@ -268,6 +279,27 @@ class Settings(BaseSettings):
         gt=0,
         le=2,
         description="Longest wait for the counters on PostgreSQL; then a process counts alone for a while",
+    )
+    socket_connections: int = Field(
+        20_000, ge=1, description="Socket.IO connections that are open at once in one process"
+    )
+    socket_connections_per_caller: int = Field(
+        1000, ge=1, description="Of these, the most of one key; without keys, of one address"
+    )
+    socket_message_bytes: int = Field(
+        65_536, ge=1024, le=1_000_000, description="Largest message that a Socket.IO client may send"
+    )
+    socket_messages_per_s: float = Field(
+        20, gt=0, le=1000, description="Messages that one Socket.IO client may send a second, for long"
+    )
+    socket_token_s: float = Field(
+        60, ge=5, le=3600, description="Life of a token of `POST /v1/socket-tokens`: it has to begin in it"
+    )
+    remote_token_s: float = Field(
+        14_400,
+        ge=60,
+        le=172_800,
+        description="Life of a token that makes a guest's phone the remote control of one performance",
     )
     allowed_hosts: Csv = Field(
         (),

@@ -1,4 +1,4 @@
-"""What is signed with the installation's own secret: callback URLs for providers, cursors of lists.
+"""What is signed with the installation's own secret: callback URLs for providers, cursors of lists, tickets.
 
 Each is an HMAC-SHA-256 over a labelled text, so neither can stand in for the other, and each is checked in
 constant time without reading a row: by any process, also for news that arrives before or long after the
@@ -7,12 +7,20 @@ attempt's row changed. Links to assets have a secret of their own, which rotates
 
 from __future__ import annotations
 
+import base64
+import binascii
 import hmac
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 
+from app.access.callers import Caller, Scope
+from app.access.keys import KeyNeeded
 from app.errors import StartupError
+
+TICKET_PREFIX = "rpt_"
 
 
 class Callbacks:
@@ -63,6 +71,47 @@ class Cursors:
 
     def is_ours(self, last: str, binding: Sequence[object], mark: bytes) -> bool:
         return hmac.compare_digest(self.mark(last, binding), mark)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A token that stands for a caller for a short while."""
+
+    text: str = field(repr=False)
+    expires_at: datetime
+
+
+class Tickets:
+    """Tokens for where a key should not go, such as a page: what its caller may do, signed, for a while.
+
+    A ticket says who its caller is; whether the key behind it still holds is whoever's to ask who takes it.
+    """
+
+    def __init__(self, *, secret: str, life_s: float) -> None:
+        self._secret = secret.encode()
+        self._life = timedelta(seconds=life_s)
+
+    def issue(self, caller: Caller, *, now: datetime) -> Ticket:
+        """A ticket for what this caller may do."""
+        expires_at = (now + self._life).replace(microsecond=0)
+        facts = [caller.tenant, sorted(caller.scopes), caller.key_id, int(expires_at.timestamp())]
+        packed = base64.urlsafe_b64encode(json.dumps(facts, separators=(",", ":")).encode()).decode()
+        text = f"{TICKET_PREFIX}{packed.rstrip('=')}.{_sign(self._secret, f'ticket:{packed}')}"
+        return Ticket(text, expires_at)
+
+    def read(self, text: str, *, now: datetime) -> Caller:
+        """Whom the ticket stands for. Raises KeyNeeded for one that is not ours or has expired."""
+        packed, _, mark = text.removeprefix(TICKET_PREFIX).partition(".")
+        packed += "=" * (-len(packed) % 4)
+        if not _same(_sign(self._secret, f"ticket:{packed}"), mark):
+            raise KeyNeeded
+        try:
+            tenant, scopes, key_id, expires = json.loads(base64.urlsafe_b64decode(packed))
+        except (ValueError, binascii.Error) as exc:
+            raise KeyNeeded from exc
+        if datetime.fromtimestamp(expires, UTC) <= now:
+            raise KeyNeeded
+        return Caller(tenant, frozenset(Scope(each) for each in scopes), key_id)
 
 
 def _sign(secret: bytes, text: str) -> str:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from app.families.recipes import is_family
 from db.assets import list_outputs
 from db.attempts import list_attempts
+from db.families import list_children
 from db.jobs import find_jobs
 from db.session import Database, Transaction
 from db.states import AttemptStatus, JobState
@@ -28,6 +30,13 @@ class JobView:
     job: Job
     attempts: Sequence[Attempt]
     outputs: dict[str, Asset]
+    children: Sequence[JobView] = ()
+    """The jobs that do its work, in the order in which they were begun; their outputs are not read."""
+
+    @property
+    def all_attempts(self) -> list[Attempt]:
+        """Its own, and those of its children: what was spent on it."""
+        return [*self.attempts, *(attempt for child in self.children for attempt in child.attempts)]
 
     @property
     def is_ended(self) -> bool:
@@ -41,6 +50,9 @@ def why_waiting(view: JobView) -> str | None:
             return view.job.waiting_reason or "in line to be sent to a provider"
         case JobState.RUNNING if view.attempts:
             return _why_not_begun(view.attempts[-1])
+        case JobState.RUNNING if view.job.waiting_reason or view.children:
+            living = (why for child in view.children if (why := why_waiting(child)))
+            return view.job.waiting_reason or next(living, None)
         case JobState.FINISHING:
             return view.job.waiting_reason
         case _:
@@ -83,7 +95,20 @@ class Views:
         ids = [job.id for job in jobs]
         attempts = _by_job(await list_attempts(tx, *ids))
         outputs = await list_outputs(tx, *ids)
-        return [JobView(job, attempts.get(job.id, []), outputs.get(job.id, {})) for job in jobs]
+        views = [JobView(job, attempts.get(job.id, []), outputs.get(job.id, {})) for job in jobs]
+        parents = [job.id for job in jobs if is_family(job.kind)]
+        return await self._with_children(tx, views, parents) if parents else views
+
+    async def _with_children(
+        self, tx: Transaction, views: Sequence[JobView], parents: Sequence[str]
+    ) -> list[JobView]:
+        children = await list_children(tx, *parents)
+        attempts = _by_job(await list_attempts(tx, *(child.id for child in children)))
+        by_parent: dict[str, list[JobView]] = {}
+        for child in children:
+            view = JobView(child, attempts.get(child.id, []), {})
+            by_parent.setdefault(child.parent_id or "", []).append(view)
+        return [replace(view, children=by_parent.get(view.job.id, ())) for view in views]
 
     async def _read(self) -> None:
         asked, self._asked = self._asked, {}

@@ -31,6 +31,7 @@ from app.work.pulse import Pulse
 from db.announcements.sending import bring_announcements_forward, release_announcements
 from db.attempts import bring_checks_forward, list_live_attempts, note_attempt
 from db.circuits import bring_circuits_forward
+from db.families import bring_plans_forward
 from db.inbox import bring_deliveries_forward
 from db.jobs import bring_jobs_forward, release_all_leases
 from db.keys import delete_idempotency_keys
@@ -240,6 +241,7 @@ class Worker:
             # What waits for longer than anything may was written by a clock that has been set back since.
             latest = self._line.clock.now() + LONGEST_WAIT
             early = await bring_jobs_forward(tx, latest) + await bring_deliveries_forward(tx, latest)
+            early += await bring_plans_forward(tx, latest)
             early += await bring_checks_forward(tx, latest) + await bring_circuits_forward(tx, latest)
             early += await bring_announcements_forward(tx, latest + LONGEST_PATIENCE)
         if released or unasked or early:

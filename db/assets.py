@@ -13,11 +13,12 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import String, cast, delete, func, null, select, union_all, update
+from sqlalchemy.orm import aliased
 from sqlmodel import col
 
 from db.ids import make_id
 from db.session import Transaction
-from db.tables import Asset, Job, JobInput, Output, Tombstone, Upload
+from db.tables import FOREVER, Asset, Job, JobInput, Output, Tombstone, Upload
 
 
 class ObjectsDoomed(Exception):
@@ -37,7 +38,7 @@ async def insert_asset(tx: Transaction, asset: Asset) -> Asset:
     row = (await tx.execute(statement.with_for_update(read=True, key_share=True))).mappings().first()
     if row is None:
         raise ObjectsDoomed
-    return Asset(**row)
+    return Asset.of(row)
 
 
 async def insert_output(tx: Transaction, job_id: str, name: str, asset_id: str) -> None:
@@ -47,12 +48,12 @@ async def insert_output(tx: Transaction, job_id: str, name: str, asset_id: str) 
 async def find_asset(tx: Transaction, asset_id: str) -> Asset | None:
     statement = select(Asset.__table__).where(col(Asset.id) == asset_id)  # type: ignore[attr-defined]
     row = (await tx.execute(statement)).mappings().first()
-    return Asset(**row) if row else None
+    return Asset.of(row) if row else None
 
 
 async def find_any_asset(tx: Transaction) -> Asset | None:
     row = (await tx.execute(select(Asset.__table__).limit(1))).mappings().first()  # type: ignore[attr-defined]
-    return Asset(**row) if row else None
+    return Asset.of(row) if row else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +68,14 @@ class Hold:
 
 async def find_hold(tx: Transaction, asset_id: str, *, tenant: str) -> Hold | None:
     """What the tenant has the asset for; None where nothing of its own has it."""
-    nothing = cast(null(), String)
+    nothing, parent = cast(null(), String), aliased(Job)
+    # A child goes with its parent.
+    expires_at = func.coalesce(col(Job.expires_at), col(parent.expires_at))
     of_jobs: Any = (
-        select(kind.label("kind"), col(Job.expires_at).label("expires_at"))
+        select(kind.label("kind"), expires_at.label("expires_at"))
         .select_from(table)
         .join(Job, col(Job.id) == job_id)
+        .outerjoin(parent, col(parent.id) == col(Job.parent_id))
         .where(has == asset_id, col(Job.tenant) == tenant)
         for table, job_id, has, kind in (
             (Output, col(Output.job_id), col(Output.asset_id), col(Job.kind)),
@@ -91,13 +95,15 @@ async def find_hold(tx: Transaction, asset_id: str, *, tenant: str) -> Hold | No
     found = (await tx.execute(statement)).mappings().one()
     if not found["users"]:
         return None
-    return Hold(found["kind"], found["latest"] if found["users"] == found["expiring"] else None)
+    # A voice's recording has an expiry that never comes.
+    expires = found["users"] == found["expiring"] and found["latest"] < FOREVER
+    return Hold(found["kind"], found["latest"] if expires else None)
 
 
 async def find_assets_by_digest(tx: Transaction, digests: Collection[str]) -> dict[str, Asset]:
     """The assets of these SHA-256 digests, by digest."""
     statement = select(Asset.__table__).where(col(Asset.sha256).in_(digests))  # type: ignore[attr-defined]
-    return {row["sha256"]: Asset(**row) for row in (await tx.execute(statement)).mappings()}
+    return {row["sha256"]: Asset.of(row) for row in (await tx.execute(statement)).mappings()}
 
 
 async def list_outputs(tx: Transaction, *job_ids: str) -> dict[str, dict[str, Asset]]:
@@ -119,7 +125,7 @@ async def list_outputs(tx: Transaction, *job_ids: str) -> dict[str, dict[str, As
 async def find_tombstone(tx: Transaction, sha256: str) -> Tombstone | None:
     statement = select(Tombstone.__table__).where(col(Tombstone.sha256) == sha256)  # type: ignore[attr-defined]
     row = (await tx.execute(statement)).mappings().first()
-    return Tombstone(**row) if row else None
+    return Tombstone.of(row) if row else None
 
 
 async def was_deleted(tx: Transaction, asset_id: str) -> bool:
@@ -172,7 +178,7 @@ async def list_doomed(tx: Transaction, *, limit: int) -> list[Tombstone]:
     statement = (
         select(Tombstone.__table__).where(col(Tombstone.removed_at).is_(None)).limit(limit)  # type: ignore[attr-defined]
     )
-    return [Tombstone(**row) for row in (await tx.execute(statement)).mappings()]
+    return [Tombstone.of(row) for row in (await tx.execute(statement)).mappings()]
 
 
 async def note_removed(tx: Transaction, tombstone: Tombstone, *, now: datetime) -> bool:

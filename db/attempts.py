@@ -7,12 +7,29 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import bindparam, delete, func, select, update
 from sqlmodel import col
 
 from db.session import Transaction
 from db.states import ATTEMPT_MOVES, LIVE_ATTEMPT_STATUSES, AttemptStatus
 from db.tables import Attempt, Delivery, Job
+
+_WANTED = col(Attempt.id).in_(bindparam("wanted", expanding=True))
+# Built once: each webhook runs these, and to build one and its key takes as long as to run it.
+_LOCK_JOBS = (
+    select(Job.__table__)  # type: ignore[attr-defined]
+    .where(col(Job.id).in_(select(col(Attempt.job_id)).where(_WANTED)))
+    .order_by(col(Job.id))
+    .with_for_update()
+)
+_LOCK = select(Attempt.__table__).where(_WANTED).order_by(col(Attempt.id)).with_for_update()  # type: ignore[attr-defined]
+_FIND_RESULT = (
+    select(col(Attempt.provider), col(Delivery.body), col(Delivery.received_at))
+    .join(Delivery, col(Delivery.id) == col(Attempt.result_delivery_id))
+    .where(col(Attempt.job_id) == bindparam("of_job"), col(Attempt.status) == AttemptStatus.SUCCEEDED)
+    .order_by(col(Attempt.number).desc())
+    .limit(1)
+)
 
 
 async def insert_attempt(tx: Transaction, attempt: Attempt) -> None:
@@ -22,7 +39,7 @@ async def insert_attempt(tx: Transaction, attempt: Attempt) -> None:
 async def find_attempt(tx: Transaction, attempt_id: str, *, lock: bool = False) -> Attempt | None:
     statement = select(Attempt.__table__).where(col(Attempt.id) == attempt_id)  # type: ignore[attr-defined]
     row = (await tx.execute(statement.with_for_update() if lock else statement)).mappings().first()
-    return Attempt(**row) if row else None
+    return Attempt.of(row) if row else None
 
 
 async def lock_attempt(tx: Transaction, attempt_id: str) -> tuple[Job, Attempt] | None:
@@ -35,23 +52,11 @@ async def lock_attempts(tx: Transaction, attempt_ids: Sequence[str]) -> dict[str
 
     The jobs first, and each table in the order of its ids: so no two who lock several wait for each other.
     """
-    theirs = select(col(Attempt.job_id)).where(col(Attempt.id).in_(attempt_ids))
-    jobs = (
-        select(Job.__table__)  # type: ignore[attr-defined]
-        .where(col(Job.id).in_(theirs))
-        .order_by(col(Job.id))
-        .with_for_update()
-    )
-    locked = {row["id"]: Job(**row) for row in (await tx.execute(jobs)).mappings()}
+    wanted = {"wanted": list(attempt_ids)}
+    locked = {row["id"]: Job.of(row) for row in (await tx.execute(_LOCK_JOBS, wanted)).mappings()}
     if not locked:
         return {}
-    attempts = (
-        select(Attempt.__table__)  # type: ignore[attr-defined]
-        .where(col(Attempt.id).in_(attempt_ids))
-        .order_by(col(Attempt.id))
-        .with_for_update()
-    )
-    found = [Attempt(**row) for row in (await tx.execute(attempts)).mappings()]
+    found = [Attempt.of(row) for row in (await tx.execute(_LOCK, wanted)).mappings()]
     return {each.id: (locked[each.job_id], each) for each in found if each.job_id in locked}
 
 
@@ -62,7 +67,7 @@ async def list_attempts(tx: Transaction, *job_ids: str) -> list[Attempt]:
         .where(col(Attempt.job_id).in_(job_ids))
         .order_by(col(Attempt.job_id), col(Attempt.number))
     )
-    return [Attempt(**row) for row in (await tx.execute(statement)).mappings()]
+    return [Attempt.of(row) for row in (await tx.execute(statement)).mappings()]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +81,7 @@ class Result:
 
 async def find_result(tx: Transaction, job_id: str) -> Result | None:
     """What the job's last success was told by: an earlier one is one whose output had expired."""
-    statement = (
-        select(col(Attempt.provider), col(Delivery.body), col(Delivery.received_at))
-        .join(Delivery, col(Delivery.id) == col(Attempt.result_delivery_id))
-        .where(col(Attempt.job_id) == job_id, col(Attempt.status) == AttemptStatus.SUCCEEDED)
-        .order_by(col(Attempt.number).desc())
-        .limit(1)
-    )
-    row = (await tx.execute(statement)).first()
+    row = (await tx.execute(_FIND_RESULT, {"of_job": job_id})).first()
     return Result(row.provider, row.body, row.received_at) if row else None
 
 
@@ -133,7 +131,7 @@ async def list_silent_attempts(tx: Transaction, *, now: datetime, limit: int) ->
         .order_by(col(Attempt.check_at))
         .limit(limit)
     )
-    return [Attempt(**row) for row in (await tx.execute(statement)).mappings()]
+    return [Attempt.of(row) for row in (await tx.execute(statement)).mappings()]
 
 
 async def list_live_attempts(
@@ -165,7 +163,7 @@ async def list_live_attempts(
         statement = statement.where(col(Job.kind) == kind)
     if tenant is not None:
         statement = statement.where(col(Job.tenant) == tenant)
-    return [Attempt(**row) for row in (await tx.execute(statement)).mappings()]
+    return [Attempt.of(row) for row in (await tx.execute(statement)).mappings()]
 
 
 async def bring_checks_forward(tx: Transaction, latest: datetime) -> int:

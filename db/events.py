@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import literal, select
+from sqlalchemy import bindparam, select
 from sqlmodel import col
 
 from db.feed import number_appended
@@ -19,6 +19,18 @@ from db.tables import Event, Job
 FIRST_SEQ = 1
 """The number of a job's first event, which is stored with it."""
 _EVENTS = Event.__table__  # type: ignore[attr-defined]
+_APPEND = _EVENTS.insert().from_select(
+    ["job_id", "seq", "type", "data", "at", "tenant"],
+    select(
+        col(Job.id),
+        col(Job.seq),
+        bindparam("event", type_=_EVENTS.c.type.type),
+        bindparam("facts", type_=_EVENTS.c.data.type),
+        bindparam("when", type_=_EVENTS.c.at.type),
+        col(Job.tenant),
+    ).where(col(Job.id) == bindparam("of_job")),
+)
+"""Built once: every move of a job runs it."""
 
 
 async def insert_first_events(
@@ -45,16 +57,8 @@ async def append_event(tx: Transaction, job_id: str, event_type: str, *, at: dat
 
     So the job's own row orders the writers, and the number never leaves the database.
     """
-    fact = select(
-        col(Job.id),
-        col(Job.seq),
-        literal(event_type),
-        literal(data, _EVENTS.c.data.type),
-        literal(at, _EVENTS.c.at.type),
-        col(Job.tenant),
-    ).where(col(Job.id) == job_id)
-    columns = ["job_id", "seq", "type", "data", "at", "tenant"]
-    await tx.execute(_EVENTS.insert().from_select(columns, fact))
+    fact = {"of_job": job_id, "event": event_type, "facts": data, "when": at}
+    await tx.execute(_APPEND, fact)
     number_appended(tx, [job_id])
 
 

@@ -19,16 +19,34 @@ SILENCE = "silence"
 _DELIVERIES = Delivery.__table__  # type: ignore[attr-defined]
 _WITHOUT_BODY = [column for column in _DELIVERIES.columns if column.name != "body"]
 
+# Built once: each webhook runs these, and to build one and its key takes as long as to run it.
+_FIND = select(_DELIVERIES).where(col(Delivery.id) == bindparam("wanted"))
+_LOCK = (
+    select(col(Delivery.id), col(Delivery.settled_at))
+    .where(col(Delivery.id).in_(bindparam("wanted", expanding=True)))
+    .order_by(col(Delivery.id))
+    .with_for_update()
+)
+_SETTLE = (
+    update(_DELIVERIES)
+    .where(_DELIVERIES.c.id == bindparam("settled"))
+    .values(
+        settled_at=bindparam("at"),
+        outcome=bindparam("as_what"),
+        detail=bindparam("why"),
+        job_id=bindparam("of_job"),
+        told=bindparam("said"),
+    )
+)
+
 
 async def find_delivery(
     tx: Transaction, delivery_id: str, *, tenant: str | None = None, with_strays: bool = False
 ) -> Delivery | None:
     """A delivery; with `tenant`, only one of a job of theirs, or `with_strays` one of no job at all."""
-    statement = select(_DELIVERIES).where(col(Delivery.id) == delivery_id)
-    if tenant is not None:
-        statement = statement.where(_is_of(tenant, with_strays=with_strays))
-    row = (await tx.execute(statement)).mappings().first()
-    return Delivery(**row) if row else None
+    statement = _FIND if tenant is None else _FIND.where(_is_of(tenant, with_strays=with_strays))
+    row = (await tx.execute(statement, {"wanted": delivery_id})).mappings().first()
+    return Delivery.of(row) if row else None
 
 
 async def list_open_deliveries(
@@ -42,18 +60,13 @@ async def list_open_deliveries(
     )
     # By the key alone: asked for those not settled, PostgreSQL reads the index of all that are not.
     found = [row for row in (await tx.execute(statement)).mappings() if row["settled_at"] is None]
-    return [Delivery(**row) for row in found]
+    return [Delivery.of(row) for row in found]
 
 
 async def lock_deliveries(tx: Transaction, delivery_ids: Sequence[str]) -> set[str]:
     """Which of these are not settled; nobody else settles them until the transaction ends."""
-    statement = (
-        select(col(Delivery.id), col(Delivery.settled_at))
-        .where(col(Delivery.id).in_(delivery_ids))
-        .order_by(col(Delivery.id))
-        .with_for_update()
-    )
-    return {row.id for row in await tx.execute(statement) if row.settled_at is None}
+    found = await tx.execute(_LOCK, {"wanted": list(delivery_ids)})
+    return {row.id for row in found if row.settled_at is None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,22 +85,12 @@ async def settle_deliveries(tx: Transaction, settlements: Sequence[Settlement], 
     """Record the ends of deliveries that this transaction has locked."""
     if not settlements:
         return
-    statement = (
-        update(_DELIVERIES)
-        .where(_DELIVERIES.c.id == bindparam("settled"))
-        .values(
-            settled_at=now,
-            outcome=bindparam("as_what"),
-            detail=bindparam("why"),
-            job_id=bindparam("of_job"),
-            told=bindparam("said"),
-        )
-    )
     await tx.execute(
-        statement,
+        _SETTLE,
         [
             {
                 "settled": each.delivery_id,
+                "at": now,
                 "as_what": each.outcome,
                 "why": each.detail[:500],
                 "of_job": each.job_id,

@@ -20,3 +20,7 @@ def before_call(_context: schemathesis.HookContext, case: schemathesis.Case, _kw
     """Aim at the spare key instead."""
     if case.path_parameters.get("key_id") == OWN:
         case.path_parameters["key_id"] = SPARE
+
+
+# A piece of a resumable upload: bytes, under tus's own name for them.
+schemathesis.serializer.alias("application/offset+octet-stream", "application/octet-stream")

@@ -22,9 +22,13 @@ MOST_MODULES_IN_ROUTES = 16
 """One a family."""
 MOST_MODULES_IN_CLI = 14
 """One a family of commands."""
+MOST_MODULES_IN_A_CLIENT = 13
+"""One a family of calls, and what they share."""
 MOST_MODULES = {
     ROOT / "app" / "cli": MOST_MODULES_IN_CLI,
     ROOT / "app": MOST_MODULES_IN_APP,
+    ROOT / "app" / "client" / "aio": MOST_MODULES_IN_A_CLIENT,
+    ROOT / "app" / "client" / "blocking": MOST_MODULES_IN_A_CLIENT,
     ROOT / "app" / "web" / "routes": MOST_MODULES_IN_ROUTES,
     ROOT / "db": MOST_MODULES_IN_DB,
 }

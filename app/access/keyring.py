@@ -20,6 +20,7 @@ import structlog
 
 from app.access.callers import OPEN_HOUSE, Caller, Scope
 from app.access.keys import KeyNeeded, digest_of, looks_like_key, read_bearer
+from app.access.sessions import Sessions
 from db.access.keys import find_key_of, has_access_keys, note_key_used
 from db.session import Database, DatabaseUnavailable
 from db.tables import AccessKey
@@ -46,9 +47,12 @@ class _Looked:
 class Keyring:
     """The keys as this process knows them. One a runtime."""
 
-    def __init__(self, *, database: Database, now: Callable[[], datetime], life_s: float) -> None:
+    def __init__(
+        self, *, database: Database, now: Callable[[], datetime], life_s: float, sessions: Sessions
+    ) -> None:
         """`now` tells the time that the rows go by; `life_s` how long a look is believed."""
         self._database = database
+        self.sessions = sessions
         self._now = now
         self._life_s = life_s
         self._known: dict[str, _Looked] = {}
@@ -65,8 +69,21 @@ class Keyring:
         # In an open house any other header is somebody else's business, such as a proxy's.
         if (text is None or not text.startswith("rp_")) and await self.is_open():
             return OPEN_HOUSE
-        digest = digest_of(text or "")
-        found = await self._look(digest) if text is not None and looks_like_key(text) else None
+        return await self._prove(digest_of(text or ""), is_known=text is not None and looks_like_key(text))
+
+    async def prove_session(self, cookie: str) -> Caller:
+        """Whoever signed in and got this cookie. Raises KeyNeeded, DatabaseUnavailable."""
+        digest = self.sessions.read(cookie, now=self._now())
+        return await self._prove(digest or "", is_known=digest is not None)
+
+    async def sign_in(self, text: str) -> str:
+        """A cookie for whoever shows this key. Raises KeyNeeded, DatabaseUnavailable."""
+        digest = digest_of(text)
+        await self._prove(digest, is_known=looks_like_key(text))
+        return self.sessions.begin(digest, now=self._now())
+
+    async def _prove(self, digest: str, *, is_known: bool) -> Caller:
+        found = await self._look(digest) if is_known else None
         key = found.key if found else None
         is_same = hmac.compare_digest(key.digest if key else _NOBODY, digest)
         if key is None or not is_same or not _holds(key, self._now()):

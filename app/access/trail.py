@@ -34,7 +34,19 @@ class Act(StrEnum):
     ANNOUNCEMENTS_RESENT = "announcements.resent"
     ENDPOINT_ENABLED = "endpoint.enabled"
     SECRET_ROTATED = "secret.rotated"  # noqa: S105 - the name of an act
+    UPLOAD_DELETED = "upload.deleted"
+    VOICE_CREATED = "voice.created"
+    VOICE_RENAMED = "voice.renamed"
+    VOICE_DELETED = "voice.deleted"
     LINKS_ROTATED = "links.rotated"
+    LYRICS_CREATED = "lyrics.created"
+    LYRICS_CHANGED = "lyrics.changed"
+    LYRICS_DELETED = "lyrics.deleted"
+    PERFORMANCE_CREATED = "performance.created"
+    PERFORMANCE_CHANGED = "performance.changed"
+    PERFORMANCE_DELETED = "performance.deleted"
+    SINGERS_CHANGED = "singers.changed"
+    REMOTE_INVITED = "remote.invited"
 
 
 def act_of(by: Caller, act: Act, subject: str, *, at: datetime) -> Audit:

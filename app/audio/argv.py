@@ -94,24 +94,31 @@ def prove_argv(binary: str, source: Path, container: str, max_duration_s: float)
     ]
 
 
-def _place(path: Path) -> str:
+def place(path: Path) -> str:
     """A file as ffmpeg is told of it. Raises ValueError for a name that we cannot have given."""
     if not _NAME.fullmatch(path.name) or _IN_A_PATH.search(str(path)):
         raise ValueError(f"the file name {path.name[:40]!r} was not made here")
     return f"file:{path}"
 
 
-def _read_args(binary: str, verbosity: str, source: Path, container: str, max_duration_s: float) -> list[str]:
+def input_args(source: Path, container: str, max_duration_s: float) -> list[str]:
+    """One input, held to its container and to local files. Raises ValueError."""
     demuxer = CONTAINERS[container].demuxer
     if not 0 < max_duration_s < math.inf:
         raise ValueError("the longest duration is not a length")
     return [
-        *(binary, "-nostdin", "-hide_banner", "-nostats", "-v", verbosity, "-y"),
         # All three hold: a playlist named .mp3 is opened by its content unless the demuxer is
         # forced, and what a demuxer opens by itself is held to both lists.
         *("-protocol_whitelist", "file", "-format_whitelist", demuxer, "-f", demuxer),
         # A second more than the limit, so that a clip which lied about its length can be told from one at it.
-        *("-t", f"{max_duration_s + 1:.3f}", "-i", _place(source)),
+        *("-t", f"{max_duration_s + 1:.3f}", "-i", place(source)),
+    ]
+
+
+def _read_args(binary: str, verbosity: str, source: Path, container: str, max_duration_s: float) -> list[str]:
+    return [
+        *(binary, "-nostdin", "-hide_banner", "-nostats", "-v", verbosity, "-y"),
+        *input_args(source, container, max_duration_s),
     ]
 
 
@@ -135,5 +142,5 @@ def _write_args(target: Path, recipe: Recipe) -> list[str]:
         *("-vn", "-sn", "-dn", "-map_metadata", "-1", "-map_chapters", "-1"),
         # No encoder version, date or random serial: the same input gives the same bytes, so the same asset.
         *("-fflags", "+bitexact", "-flags:a", "+bitexact"),
-        *("-fs", str(recipe.max_bytes), "-f", family(recipe.container), _place(target)),
+        *("-fs", str(recipe.max_bytes), "-f", family(recipe.container), place(target)),
     ]

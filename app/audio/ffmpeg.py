@@ -18,6 +18,7 @@ import errno
 import os
 import re
 import signal
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +32,7 @@ from app.audio.clips import (
     refuse_not_numbers,
     sniff,
 )
+from app.audio.mixing import Frame, Layer, Mix, measure_argv, mix_argv, read_measures
 from app.audio.processes import Finished, Limits, run
 from app.errors import AudioRejected, StorageUnavailable
 
@@ -76,8 +78,7 @@ class Audio:
 
     async def probe(self, path: Path) -> Clip:
         """What `path` is. Raises AudioRejected: not audio, past a limit, unreadable; EngineUnavailable."""
-        container = await asyncio.to_thread(self._sniffed, path)
-        clip = await asyncio.to_thread(read_header, path, container)
+        container, clip = await asyncio.to_thread(self._told, path)
         clip = clip or await self._walk(path, container)
         self._judge(clip)
         return clip
@@ -133,6 +134,29 @@ class Audio:
         self._judge(replace(clip, duration_s=decoded_s), slack_s=_SLACK_S)
         return clip
 
+    async def mix(self, layers: Sequence[Layer], target: Path, frame: Frame) -> Mix:
+        """Write the layers under each other to `target`: stereo FLAC of the frame's rate and exact length.
+
+        Measured first, and made quieter only where its true peak would pass -1.5 dBTP. Raises as `trim`.
+        """
+        paths = [layer.path for layer in layers]
+        try:
+            told = await self._ffmpeg(measure_argv(self._binary, layers, frame, self._max_duration_s), *paths)
+            measured = read_measures(told.stderr_tail)
+            argv = mix_argv(
+                self._binary,
+                layers,
+                frame,
+                target,
+                gain_db=measured.gain_db,
+                max_duration_s=self._max_duration_s,
+            )
+            ended = await self._ffmpeg(argv, *paths, target)
+            return Mix(await self._proven(target, ended, silent=False), measured)
+        except BaseException:
+            await asyncio.to_thread(target.unlink, missing_ok=True)
+            raise
+
     async def peaks(self, path: Path, *, buckets: int = 800) -> bytes:
         """The outline as JSON (see `clips.draw_peaks`), of what `trim` writes. Raises AudioRejected."""
         return await asyncio.to_thread(draw_peaks, path, buckets)
@@ -149,11 +173,13 @@ class Audio:
         silent = not (trim_silence or may_be_silent) and _is_silent(ended.stderr_tail, threshold)
         return await self._proven(target, ended, silent=silent)
 
-    def _sniffed(self, path: Path) -> str:
+    def _told(self, path: Path) -> tuple[str, Clip | None]:
+        """The container, and what libsndfile says of it: in one trip to a thread."""
         size_bytes = path.stat().st_size
         if size_bytes > self._max_bytes:
             raise AudioRejected(f"the file is larger than {self._max_bytes} bytes")
-        return sniff(path)
+        container = sniff(path)
+        return container, read_header(path, container)
 
     def _judge(self, clip: Clip, *, slack_s: float = 0.0) -> None:
         if clip.duration_s > self._max_duration_s + slack_s:

@@ -29,6 +29,7 @@ from app.cli.request import request
 from app.cli.serving import gpu_worker, migrate, serve, worker
 from app.cli.sweep import sweep
 from app.cli.tools.calls import Exit, ending
+from app.cli.voices import voices
 
 EXIT_CODES = "Exit codes: 0 ok · 1 failed · 2 usage · 3 not found · 4 job failed · 5 timed out"
 
@@ -47,6 +48,7 @@ for _command in COMMANDS:
     cli.command(epilog=EXIT_CODES)(_command)
 cli.add_typer(jobs, name="jobs", epilog=EXIT_CODES)
 cli.add_typer(deliveries, name="deliveries", epilog=EXIT_CODES)
+cli.add_typer(voices, name="voices", epilog=EXIT_CODES)
 cli.add_typer(keys, name="keys", epilog=EXIT_CODES)
 cli.add_typer(announcements, name="announcements", epilog=EXIT_CODES)
 cli.add_typer(endpoints, name="endpoints", epilog=EXIT_CODES)

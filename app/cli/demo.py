@@ -117,9 +117,9 @@ def _tell(
 
 
 async def _stay(console: Console, client: ServiceClient) -> None:
-    address = f"{str(client.base_url).rstrip('/')}/docs"
+    address = f"{str(client.base_url).rstrip('/')}/"
     if client.origin is not Origin.OURS:
-        console.print(f"The service goes on at {address}")
+        console.print(f"The service goes on; its dashboard: {address}")
         return
-    console.print(f"The service stays up: {address}  Stop: Ctrl-C")
+    console.print(f"The service stays up; its dashboard: {address}  API: {address}docs  Stop: Ctrl-C")
     await stop_signals().wait()

@@ -181,6 +181,10 @@ def _job_tables(job: Json, events: Sequence[Json]) -> list[Table]:
             show.plain(each["engine"] or each["model"]), show.age(each["created_at"]),
             show.cut(each["error"] or each["prediction_id"]),
         )  # fmt: skip
+    parts = show.table("part", "kind", "state", "done", "job", flexible=("job",))
+    for each in job["children"]:
+        done = "reused" if each["reused"] else f"{each['progress']:.0%}"
+        parts.add_row(each["step"], each["kind"], show.state(each["state"]), done, each["id"])
     outputs = show.table("output", "media type", "length", "size", "sha256", flexible=("sha256",))
     for name, each in job["outputs"].items():
         outputs.add_row(
@@ -193,7 +197,7 @@ def _job_tables(job: Json, events: Sequence[Json]) -> list[Table]:
         after_s = (datetime.fromisoformat(event["at"]) - begun).total_seconds()
         facts = ", ".join(_fact(*each) for each in event["data"].items() if each[0] != "status")
         story.add_row(str(event["seq"]), event["type"], show.seconds(after_s), show.cut(facts))
-    return [made for made in (attempts, outputs, story) if made.row_count]
+    return [made for made in (parts, attempts, outputs, story) if made.row_count]
 
 
 def _then(attempt: Json) -> str:
@@ -218,6 +222,8 @@ def _facts(job: Json) -> Table:
             "error": f"{error['message']} ({error['code']})" if error else None,
             "cost": _cost(job["cost"]),
             "retry of": job["retry_of"],
+            "a part of": job["parent_id"],
+            **(job["measured"] or {}),
         }
     )
 

@@ -8,7 +8,8 @@
 `Reprise` blocks, `AsyncReprise` is awaited; they have the same names. Where to read on:
 
     client       the two clients, in `aio`; `blocking` is made of it by scripts/make-client, but for `waits`
-    calls        what is asked, as values        models     what is answered, as values; `ledger`, too
+    calls        what is asked, as values        models     what is answered; `ledger`, `voices`, too
+    karaoke      both of these, for lyrics and performances
     errors       everything that may go wrong    patience   when a call is repeated, and for how long
     streams      server-sent events, multipart   downloads  a file that arrives, proven
     webhooks     proving announcements at their receiver
@@ -42,6 +43,8 @@ from app.client.errors import (
     UnderWay,
     UnexpectedAnswer,
 )
+from app.client.karaoke.lyrics import Lyrics, LyricsFacts, LyricsVersion
+from app.client.karaoke.performances import Performance, PerformanceFacts, RemoteToken, Singer, Singers
 from app.client.ledger import (
     AnnouncementDetail,
     AnnouncementFacts,
@@ -55,6 +58,7 @@ from app.client.ledger import (
 from app.client.models import (
     Asset,
     Attempt,
+    Child,
     Cost,
     CostGroup,
     CostReport,
@@ -66,6 +70,7 @@ from app.client.models import (
     Step,
     Upload,
 )
+from app.client.voices import Voice
 
 __all__ = [
     "AnnouncementDetail",
@@ -76,6 +81,7 @@ __all__ = [
     "AsyncReprise",
     "Attempt",
     "BudgetExceeded",
+    "Child",
     "Conflict",
     "Cost",
     "CostGroup",
@@ -94,18 +100,26 @@ __all__ = [
     "Job",
     "JobCanceled",
     "JobFailed",
+    "Lyrics",
+    "LyricsFacts",
+    "LyricsVersion",
     "NotFound",
     "Output",
     "Page",
+    "Performance",
+    "PerformanceFacts",
     "Plan",
     "RateLimited",
     "Receipt",
     "Recovery",
     "RecoveryItem",
     "RecoveryTimedOut",
+    "RemoteToken",
     "Reprise",
     "RepriseError",
     "ServiceFailed",
+    "Singer",
+    "Singers",
     "Step",
     "TimedOut",
     "Unauthenticated",
@@ -113,4 +127,5 @@ __all__ = [
     "UnderWay",
     "UnexpectedAnswer",
     "Upload",
+    "Voice",
 ]

@@ -1,20 +1,20 @@
 """What is asked of the service, as values: no socket, no clock, one function a route.
 
-Both clients send these; what comes back is read by `models`. Owns the names of the environment's variables.
+Both clients send these; what comes back is read by `models`; `call` knows how it is written.
+Owns the names of the environment's variables.
 """
 
 from __future__ import annotations
 
-import json
+import base64
 import os
 import re
-import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any, TypedDict
 from urllib.parse import urlsplit
 
+from app.client.call import Call, json_call, moment, once, query, segment
 from app.client.errors import InvalidInput
 
 URL_VARIABLE = "REPRISE_URL"
@@ -26,24 +26,13 @@ LONGEST_WAIT_S = 25.0
 SILENCE_S = 45.0
 """A stream that says nothing for so long is cut; the service sends something every 15 s."""
 
-_ID = re.compile(r"[A-Za-z0-9_-]{1,64}", re.ASCII)
-_ONCE = re.compile(r"[\x21-\x7e]{1,255}", re.ASCII)
+RESUMED_BYTES = 8 * 1024 * 1024
+"""From this size on a file that can be gone back in is sent in many requests."""
+MOST_PIECE_BYTES = 16 * 1024 * 1024
+"""Of one of them: a service bounds how large a request may be, and how long it may take."""
+_TUS = {"Tus-Resumable": "1.0.0"}
+
 _KEY = re.compile(r"[\x21-\x7e]{1,512}", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One request."""
-
-    method: str
-    path: str
-    params: Mapping[str, str] = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    content: bytes | None = None
-    is_repeatable: bool = True
-    """Whether sending it twice does no more than sending it once."""
-    may_take_s: float = 0.0
-    """How long the service may be silent before it answers, beyond the client's own limit."""
 
 
 class Options(TypedDict, total=False):
@@ -105,10 +94,10 @@ def create_job(
 ) -> Call:
     given = {"metadata": metadata, "provider": provider, "deadline_s": deadline_s, "priority": priority}
     body = _job(kind, wanted, {**given, "callback_url": callback_url, "retention_s": retention_s})
-    headers = _once(idempotency_key)
+    headers = once(idempotency_key)
     if wait_s is not None:
         headers["Prefer"] = f"wait={max(1, min(60, round(wait_s)))}"
-    return _send("POST", "/v1/jobs", body, headers=headers, may_take_s=60 if wait_s else 0)
+    return json_call("POST", "/v1/jobs", body, headers=headers, may_take_s=60 if wait_s else 0)
 
 
 def forecast(
@@ -120,12 +109,12 @@ def forecast(
     priority: int | None = None,
 ) -> Call:
     given = {"provider": provider, "deadline_s": deadline_s, "priority": priority, "dry_run": True}
-    return _send("POST", "/v1/jobs", _job(kind, wanted, given))
+    return json_call("POST", "/v1/jobs", _job(kind, wanted, given))
 
 
 def get_job(job_id: str, *, wait_s: float | None = None) -> Call:
     params = {} if wait_s is None else {"wait": f"{max(0.0, min(LONGEST_WAIT_S, wait_s)):.3f}"}
-    return Call("GET", f"/v1/jobs/{_id(job_id)}", params, may_take_s=LONGEST_WAIT_S if params else 0)
+    return Call("GET", f"/v1/jobs/{segment(job_id)}", params, may_take_s=LONGEST_WAIT_S if params else 0)
 
 
 def list_jobs(
@@ -135,50 +124,88 @@ def list_jobs(
     since: datetime | None,
     until: datetime | None,
     q: str | None,
+    parent_id: str | None,
     limit: int,
     cursor: str | None,
 ) -> Call:
     return Call(
         "GET",
         "/v1/jobs",
-        _params(state=state, kind=kind, since=since, until=until, q=q, limit=limit, cursor=cursor),
+        query(
+            state=state,
+            kind=kind,
+            since=since,
+            until=until,
+            q=q,
+            parent_id=parent_id,
+            limit=limit,
+            cursor=cursor,
+        ),
     )
 
 
 def cancel_job(job_id: str) -> Call:
-    return Call("POST", f"/v1/jobs/{_id(job_id)}/cancel")
+    return Call("POST", f"/v1/jobs/{segment(job_id)}/cancel")
 
 
 def retry_job(job_id: str, *, idempotency_key: str | None = None) -> Call:
-    return Call("POST", f"/v1/jobs/{_id(job_id)}/retry", headers=_once(idempotency_key))
+    return Call("POST", f"/v1/jobs/{segment(job_id)}/retry", headers=once(idempotency_key))
 
 
 def list_steps(job_id: str) -> Call:
-    return Call("GET", f"/v1/jobs/{_id(job_id)}/steps")
+    return Call("GET", f"/v1/jobs/{segment(job_id)}/steps")
 
 
 def rerun_job(job_id: str, from_step: str, changes: Mapping[str, Any]) -> Call:
     body = {"from": from_step, "input": dict(changes)}
-    return _send("POST", f"/v1/jobs/{_id(job_id)}/rerun", body, is_repeatable=False)
+    return json_call("POST", f"/v1/jobs/{segment(job_id)}/rerun", body, is_repeatable=False)
 
 
 def expunge_job(job_id: str) -> Call:
-    return Call("POST", f"/v1/jobs/{_id(job_id)}/expunge")
+    return Call("POST", f"/v1/jobs/{segment(job_id)}/expunge")
 
 
 def list_events(job_id: str, *, after_seq: int) -> Call:
     headers = {"Last-Event-ID": str(after_seq)} if after_seq else {}
-    return Call("GET", f"/v1/jobs/{_id(job_id)}/events", headers=headers)
+    return Call("GET", f"/v1/jobs/{segment(job_id)}/events", headers=headers)
 
 
 def follow_events(job_id: str, *, after_seq: int) -> Call:
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     headers |= {"Last-Event-ID": str(after_seq)} if after_seq else {}
-    return Call("GET", f"/v1/jobs/{_id(job_id)}/events", headers=headers, may_take_s=SILENCE_S)
+    return Call("GET", f"/v1/jobs/{segment(job_id)}/events", headers=headers, may_take_s=SILENCE_S)
+
+
+def create_voice(name: str, file_id: str, *, idempotency_key: str | None) -> Call:
+    named = "upload_id" if file_id.startswith("upl_") else "asset"
+    # The recording is examined before the answer.
+    return json_call(
+        "POST", "/v1/voices", {"name": name, named: file_id}, headers=once(idempotency_key), may_take_s=90
+    )
+
+
+def list_voices(*, limit: int, cursor: str | None) -> Call:
+    return Call("GET", "/v1/voices", query(limit=limit, cursor=cursor))
+
+
+def get_voice(voice_id: str) -> Call:
+    return Call("GET", f"/v1/voices/{segment(voice_id)}")
+
+
+def rename_voice(voice_id: str, name: str) -> Call:
+    return json_call("PATCH", f"/v1/voices/{segment(voice_id)}", {"name": name})
+
+
+def delete_voice(voice_id: str) -> Call:
+    return Call("DELETE", f"/v1/voices/{segment(voice_id)}", is_repeatable=False)
+
+
+def export_voice(voice_id: str) -> Call:
+    return Call("GET", f"/v1/voices/{segment(voice_id)}/export")
 
 
 def get_asset(asset_id: str) -> Call:
-    return Call("GET", f"/v1/assets/{_id(asset_id)}")
+    return Call("GET", f"/v1/assets/{segment(asset_id)}")
 
 
 def get_content(asset_id: str, *, sha256: str, start: int) -> Call:
@@ -187,24 +214,49 @@ def get_content(asset_id: str, *, sha256: str, start: int) -> Call:
     headers = {"Accept-Encoding": "identity"}
     if start:
         headers |= {"Range": f"bytes={start}-", "If-Range": f'"{sha256}"'}
-    return Call("GET", f"/v1/assets/{_id(asset_id)}/content", headers=headers)
+    return Call("GET", f"/v1/assets/{segment(asset_id)}/content", headers=headers)
 
 
 def upload(headers: Mapping[str, str], *, is_repeatable: bool, idempotency_key: str | None = None) -> Call:
-    headers = {**headers, **_once(idempotency_key)}
+    headers = {**headers, **once(idempotency_key)}
     return Call("POST", "/v1/uploads", headers=headers, is_repeatable=is_repeatable, may_take_s=60)
 
 
+def begin_upload(size_bytes: int, name: str, *, sha256: str, idempotency_key: str | None = None) -> Call:
+    """By tus: an upload that is written to from wherever it is."""
+    told = {"filename": name[:200], "sha256": sha256}
+    pairs = (
+        f"{key} {base64.b64encode(value.encode('utf-8', 'replace')).decode()}" for key, value in told.items()
+    )
+    headers = {**_TUS, "Upload-Length": str(size_bytes), "Upload-Metadata": ",".join(pairs)}
+    return Call("POST", "/v1/uploads", headers={**headers, **once(idempotency_key)})
+
+
+def get_upload(upload_id: str) -> Call:
+    return Call("GET", f"/v1/uploads/{segment(upload_id)}", headers=_TUS)
+
+
+def append_to_upload(upload_id: str, at: int, size_bytes: int) -> Call:
+    headers = {
+        **_TUS,
+        "Content-Type": "application/offset+octet-stream",
+        "Content-Length": str(size_bytes),
+        "Upload-Offset": str(at),
+    }
+    # The last piece is answered once the whole is judged and stored.
+    return Call("PATCH", f"/v1/uploads/{segment(upload_id)}", headers=headers, may_take_s=120)
+
+
 def list_deliveries(*, job_id: str | None, outcome: str | None, limit: int, cursor: str | None) -> Call:
-    return Call("GET", "/v1/deliveries", _params(job_id=job_id, outcome=outcome, limit=limit, cursor=cursor))
+    return Call("GET", "/v1/deliveries", query(job_id=job_id, outcome=outcome, limit=limit, cursor=cursor))
 
 
 def get_delivery(delivery_id: str) -> Call:
-    return Call("GET", f"/v1/deliveries/{_id(delivery_id)}")
+    return Call("GET", f"/v1/deliveries/{segment(delivery_id)}")
 
 
 def replay_delivery(delivery_id: str) -> Call:
-    return Call("POST", f"/v1/deliveries/{_id(delivery_id)}/replay", is_repeatable=False)
+    return Call("POST", f"/v1/deliveries/{segment(delivery_id)}/replay", is_repeatable=False)
 
 
 def recover(**wanted: str | int | datetime | None) -> Call:
@@ -216,43 +268,43 @@ def replay_deliveries(**wanted: str | int | datetime | None) -> Call:
 
 
 def list_recoveries(*, limit: int, cursor: str | None) -> Call:
-    return Call("GET", "/v1/recoveries", _params(limit=limit, cursor=cursor))
+    return Call("GET", "/v1/recoveries", query(limit=limit, cursor=cursor))
 
 
 def get_recovery(recovery_id: str, *, wait_s: float | None = None) -> Call:
     params = {} if wait_s is None else {"wait": f"{max(0.0, min(LONGEST_WAIT_S, wait_s)):.3f}"}
-    path = f"/v1/recoveries/{_id(recovery_id)}"
+    path = f"/v1/recoveries/{segment(recovery_id)}"
     return Call("GET", path, params, may_take_s=LONGEST_WAIT_S if params else 0)
 
 
 def list_recovery_items(recovery_id: str, *, effect: str | None, limit: int, after: int) -> Call:
-    params = _params(effect=effect, limit=limit, after=after)
-    return Call("GET", f"/v1/recoveries/{_id(recovery_id)}/items", params)
+    params = query(effect=effect, limit=limit, after=after)
+    return Call("GET", f"/v1/recoveries/{segment(recovery_id)}/items", params)
 
 
 def abort_recovery(recovery_id: str) -> Call:
-    return Call("POST", f"/v1/recoveries/{_id(recovery_id)}/abort", is_repeatable=False)
+    return Call("POST", f"/v1/recoveries/{segment(recovery_id)}/abort", is_repeatable=False)
 
 
 def list_announcements(
     *, job_id: str | None, state: str | None, endpoint: str | None, limit: int, cursor: str | None
 ) -> Call:
-    params = _params(job_id=job_id, state=state, endpoint=endpoint, limit=limit, cursor=cursor)
+    params = query(job_id=job_id, state=state, endpoint=endpoint, limit=limit, cursor=cursor)
     return Call("GET", "/v1/announcements", params)
 
 
 def get_announcement(announcement_id: str) -> Call:
-    return Call("GET", f"/v1/announcements/{_id(announcement_id)}")
+    return Call("GET", f"/v1/announcements/{segment(announcement_id)}")
 
 
 def resend_announcement(announcement_id: str) -> Call:
-    return Call("POST", f"/v1/announcements/{_id(announcement_id)}/resend", is_repeatable=False)
+    return Call("POST", f"/v1/announcements/{segment(announcement_id)}/resend", is_repeatable=False)
 
 
 def follow_feed(*, position: int | None, **wanted: str | int | datetime | None) -> Call:
     headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
     headers |= {} if position is None else {"Last-Event-ID": str(position)}
-    return Call("GET", "/v1/events", _params(**wanted), headers=headers, may_take_s=SILENCE_S)
+    return Call("GET", "/v1/events", query(**wanted), headers=headers, may_take_s=SILENCE_S)
 
 
 def report_costs(
@@ -261,7 +313,7 @@ def report_costs(
     return Call(
         "GET",
         "/v1/costs",
-        _params(group_by=group_by, since=since, until=until, limit=limit, cursor=cursor),
+        query(group_by=group_by, since=since, until=until, limit=limit, cursor=cursor),
     )
 
 
@@ -272,64 +324,11 @@ def _job(kind: str, wanted: Mapping[str, Any], given: Mapping[str, Any]) -> dict
     return {"kind": kind, "input": dict(wanted), **named}
 
 
-def _once(given: str | None) -> dict[str, str]:
-    """The header that makes a request one. Without a key one is made, so that a repeat after an answer that
-    was lost finds what the first try made. Raises InvalidInput."""
-    found = given or f"auto-{secrets.token_hex(16)}"
-    if not _ONCE.fullmatch(found):
-        raise InvalidInput("idempotency_key: must be 1-255 visible ASCII characters", field="idempotency_key")
-    return {"Idempotency-Key": found}
-
-
 def _recovery(path: str, wanted: Mapping[str, str | int | datetime | None]) -> Call:
     body = {
-        name: _moment(value) if isinstance(value, datetime) else value
+        name: moment(value) if isinstance(value, datetime) else value
         for name, value in wanted.items()
         if value is not None
     }
     # To look is harmless, twice too; to begin twice is two. A provider may take its time to answer a look.
-    return _send("POST", path, body, may_take_s=300, is_repeatable=bool(body.get("dry_run")))
-
-
-def _send(
-    method: str,
-    path: str,
-    body: Mapping[str, Any],
-    *,
-    headers: Mapping[str, str] | None = None,
-    may_take_s: float = 0,
-    is_repeatable: bool = True,
-) -> Call:
-    try:
-        content = json.dumps(body, allow_nan=False).encode()
-    except (TypeError, ValueError, RecursionError) as exc:
-        raise InvalidInput(f"what is asked is not JSON: {exc}") from exc
-    return Call(
-        method,
-        path,
-        headers={"Content-Type": "application/json", **(headers or {})},
-        content=content,
-        may_take_s=may_take_s,
-        is_repeatable=is_repeatable,
-    )
-
-
-def _params(**given: str | int | datetime | None) -> dict[str, str]:
-    return {
-        name: _moment(value) or "" if isinstance(value, datetime) else str(value)
-        for name, value in given.items()
-        if value is not None
-    }
-
-
-def _moment(value: datetime | None) -> str | None:
-    if value is not None and value.tzinfo is None:
-        raise InvalidInput("a time needs its zone: datetime(…, tzinfo=UTC)")
-    return None if value is None else value.astimezone(UTC).isoformat()
-
-
-def _id(text: str) -> str:
-    """An id as a part of a path. Raises InvalidInput for what would be another path."""
-    if not _ID.fullmatch(text):
-        raise InvalidInput(f"not an id: {text[:80]!r}")
-    return text
+    return json_call("POST", path, body, may_take_s=300, is_repeatable=bool(body.get("dry_run")))

@@ -91,7 +91,8 @@ class Conflict(RepriseError):
 
 
 class UnderWay(Conflict):
-    """The first request with this Idempotency-Key has not been answered yet: ask again when it has."""
+    """The first request with this Idempotency-Key has not been answered yet, or another request writes to
+    this upload: ask again when it has."""
 
 
 class RateLimited(RepriseError):
@@ -163,6 +164,7 @@ class RecoveryTimedOut(RepriseError):
 
 
 _BY_CODE: dict[str, type[RepriseError]] = {"invalid_query": InvalidQuery, "request_under_way": UnderWay}
+_BY_CODE |= dict.fromkeys(("upload_locked", "offset_mismatch"), UnderWay)
 _BY_STATUS: dict[int, type[RepriseError]] = {
     400: InvalidInput,
     401: Unauthenticated,

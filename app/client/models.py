@@ -83,6 +83,22 @@ class CostItem(Fact):
     seconds: float | None
     characters: int | None
     output_seconds: float | None
+    job_id: str | None = None
+    """The job itself, or the one that did a part of its work."""
+
+
+class Child(Fact):
+    """A job that does a part of another's work."""
+
+    id: str
+    step: str
+    """Which part."""
+    kind: str
+    state: str
+    stage: str | None
+    progress: float
+    reused: bool = False
+    """Whether an earlier job had made the same: nothing was made or paid."""
 
 
 class Cost(Fact):
@@ -125,6 +141,13 @@ class JobFacts(Fact):
     """How long after its end it is kept, as it was asked for."""
     expunged_at: datetime | None = None
     """When all that it said and made was deleted."""
+    parent_id: str | None = None
+    """The job of whose work this one is a part."""
+    step: str | None = None
+    children: Sequence[Child] = ()
+    """The jobs that do its work, where its work is other jobs."""
+    measured: Mapping[str, Any] | None = None
+    """What was measured of its result, by name."""
 
     @property
     def is_ended(self) -> bool:
@@ -214,12 +237,25 @@ class Forecast(Fact):
 class Upload(Fact):
     """A stored upload; inputs that are files take its `upload_id`."""
 
+    state: str = "stored"
     upload_id: str
     sha256: str
     duration_s: float
     size_bytes: int
     media_type: str
     expires_at: datetime
+
+
+class UploadStanding(Fact):
+    """How far an upload in many requests is."""
+
+    upload_id: str
+    state: str
+    offset_bytes: int = 0
+
+    @property
+    def is_stored(self) -> bool:
+        return self.state == "stored"
 
 
 class Asset(Fact):

@@ -1,10 +1,12 @@
-"""Two formats without a socket: server-sent events as they come, multipart/form-data as it goes."""
+"""Formats without a socket: server-sent events as they come, files as they go, whole or in slices."""
 
 from __future__ import annotations
 
+import hashlib
 import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import BinaryIO
 
 from app.client.errors import InvalidInput, UnexpectedAnswer
 
@@ -110,3 +112,35 @@ class Envelope:
         if self.size_bytes is not None:
             headers["Content-Length"] = str(len(self.head) + self.size_bytes + len(self.tail))
         return headers
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """So much of an open file from a place on: what an upload in many requests is made of. Blocks."""
+
+    file: BinaryIO
+    start: int
+    size_bytes: int
+    name: str
+
+    def digest(self) -> str:
+        """SHA-256, in hex. Raises InvalidInput for a file that became shorter."""
+        self.go_to(0)
+        found, left = hashlib.sha256(), self.size_bytes
+        while left:
+            piece = self.read(left)
+            found.update(piece)
+            left -= len(piece)
+        return found.hexdigest()
+
+    def go_to(self, at: int) -> None:
+        """Read from there next, counted from the beginning of the slice."""
+        self.file.seek(self.start + at)
+
+    def read(self, most_bytes: int) -> bytes:
+        """The next bytes. Raises InvalidInput where the file has ended before them."""
+        piece = self.file.read(min(PIECE_BYTES, most_bytes))
+        if not piece:
+            ended = self.file.tell() - self.start
+            raise InvalidInput(f"the file ended after {ended} of its {self.size_bytes} bytes", field="file")
+        return piece

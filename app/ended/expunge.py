@@ -50,6 +50,8 @@ class Expunger:
         match outcome:
             case Expunged.UNKNOWN:
                 raise NotFound(f"there is no job {job_id[:64]}")
+            case Expunged.A_PART:
+                raise Conflict("it is a part of another job: expunge that")
             case Expunged.ALIVE:
                 raise Conflict("the job has not ended; cancel it first")
             case Expunged.AT_PROVIDER:

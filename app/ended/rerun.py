@@ -18,7 +18,7 @@ from typing import Any
 from app.access.callers import Caller
 from app.access.trail import Act
 from app.errors import AppError, Conflict, Gone, InvalidInput
-from app.jobs import Jobs
+from app.jobs import Jobs, refuse_child
 from app.kinds import get_kind
 from app.line import Line
 from app.provider.base import Provider, understand
@@ -73,6 +73,7 @@ class Reruns:
         deleted; InvalidInput for the edited input; and as `Jobs.submit`.
         """
         job, result = await self._read(job_id, by.tenant)
+        refuse_child(job)
         refusal = _refusal(job)
         if refusal is None and step is StepName.FINISH:
             refusal = await self._find_refusal(result)

@@ -46,7 +46,7 @@ def transcribe(audio: Path, *, language: str | None = None, progress: Progress =
     Raises EngineError for a language that the model does not know, EngineUnavailable.
     """
     progress(0.0, "loading")
-    with _WHISPER.use() as model:
+    with WHISPER.use() as model:
         known = model.supported_languages
         if language is not None and language not in known:
             raise EngineError(f"language: {language!r} is not one of {', '.join(known)}")
@@ -175,4 +175,4 @@ def _version() -> str:
     return str(__version__)
 
 
-_WHISPER: Resident[Any] = Resident(_load)
+WHISPER: Resident[Any] = Resident(_load)

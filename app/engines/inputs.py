@@ -17,14 +17,20 @@ KINDS = {
     "transcription": ("audio", "language"),
     "translation": ("text", "segments", "source", "target", "allow_poorer"),
     "stem_separation": ("audio",),
+    "voice_transfer": ("audio", "voice_audio", "pitch_shift", "strength", "transpose"),
 }
 """The inputs of each kind; any other input given to it is refused, so that a slip is seen at once."""
+
+FILES = ("audio", "voice_audio")
+"""The inputs that are addresses of files; a kind that has one needs it."""
 
 MAX_SEED = 2**31 - 1
 MAX_PROMPT_CHARACTERS = 2_000
 MAX_TEXT_CHARACTERS = 100_000
 MAX_ADDRESS_CHARACTERS = 2_000
 MAX_DURATION_S = 600.0
+MAX_PITCH_SHIFT = 12
+TRANSPOSITIONS = ("octaves", "semitones", "none")
 
 
 def check_inputs(kind: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -96,6 +102,21 @@ def _check_stem_separation(given: dict[str, Any]) -> dict[str, Any]:
     return {"audio": _words(given, "audio", MAX_ADDRESS_CHARACTERS)}
 
 
+def _check_voice_transfer(given: dict[str, Any]) -> dict[str, Any]:
+    transpose, shift = given.get("transpose", TRANSPOSITIONS[0]), given.get("pitch_shift", 0)
+    if transpose not in TRANSPOSITIONS:
+        raise EngineError(f"transpose: {transpose!r} is not one of {', '.join(TRANSPOSITIONS)}")
+    if isinstance(shift, bool) or not isinstance(shift, int) or abs(shift) > MAX_PITCH_SHIFT:
+        raise EngineError(f"pitch_shift: {shift!r} is not a whole number of at most {MAX_PITCH_SHIFT}")
+    return {
+        "audio": _words(given, "audio", MAX_ADDRESS_CHARACTERS),
+        "voice_audio": _words(given, "voice_audio", MAX_ADDRESS_CHARACTERS),
+        "pitch_shift": shift,
+        "strength": _number(given, "strength", 0.5, (0.0, 1.0)),
+        "transpose": transpose,
+    }
+
+
 _CHECKS = {
     "sound_effect": _check_sound_effect,
     "background_music": _check_background_music,
@@ -103,6 +124,7 @@ _CHECKS = {
     "transcription": _check_transcription,
     "translation": _check_translation,
     "stem_separation": _check_stem_separation,
+    "voice_transfer": _check_voice_transfer,
 }
 
 

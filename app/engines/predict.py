@@ -31,8 +31,8 @@ from typing import TYPE_CHECKING, Any
 import cog
 import coglet
 
-from app.engines.base import EngineError, Findings, Progress, Rendering
-from app.engines.inputs import check_inputs
+from app.engines.base import Findings, Progress, Rendering
+from app.engines.inputs import FILES, check_inputs
 from app.engines.sources.fetching import fetch
 
 if TYPE_CHECKING:
@@ -83,6 +83,10 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
         source: str | None = None,
         target: str | None = None,
         allow_poorer: bool | None = None,
+        voice_audio: str | None = None,
+        pitch_shift: int | None = None,
+        strength: float | None = None,
+        transpose: str | None = None,
     ) -> Any:
         """Make what `kind` ends with. Raises EngineError for inputs that do not fit, naming the input."""
         # Linux keeps niceness by thread and Cog runs predictions on threads that setup never saw.
@@ -92,15 +96,17 @@ class Runner(cog.BaseRunner):  # type: ignore[misc]  # cog is not followed by my
             "prompt": prompt, "duration_s": duration_s, "seed": seed, "loop": loop, "text": text,
             "language": language, "voice": voice, "speed": speed, "audio": audio,
             "segments": segments, "source": source, "target": target, "allow_poorer": allow_poorer,
+            "voice_audio": voice_audio, "pitch_shift": pitch_shift, "strength": strength,
+            "transpose": transpose,
         }  # fmt: skip
         inputs = check_inputs(kind, given)
         report = ProgressLines()
-        url = inputs.pop("audio", None)
-        file = None
-        if url is not None:
-            report(0.0, "fetching")
-            file = fetch(url, self._scratch.new_file("input"))
-        made = _make(kind, inputs, file, lambda done, step: report(done * _RENDERING_SHARE, step))
+        files = {}
+        for name in FILES:
+            if (url := inputs.pop(name, None)) is not None:
+                report(0.0, "fetching")
+                files[name] = fetch(url, self._scratch.new_file(name))
+        made = _make(kind, inputs, files, lambda done, step: report(done * _RENDERING_SHARE, step))
         report(_RENDERING_SHARE, "writing")
         output = self._write(made, inputs) if isinstance(made, Rendering) else _written(made)
         report(1.0, "done")
@@ -170,7 +176,9 @@ def _to_16_bit(samples: "NDArray[np.float32]", noise: "np.random.Generator") -> 
     return np.clip(np.rint(samples * 32767 + dither), -32768, 32767).astype(np.int16)
 
 
-def _make(kind: str, inputs: dict[str, Any], audio: Path | None, progress: Progress) -> Rendering | Findings:
+def _make(
+    kind: str, inputs: dict[str, Any], files: dict[str, Path], progress: Progress
+) -> Rendering | Findings:
     made: Rendering | Findings
     match kind:
         case "speech":
@@ -184,12 +192,17 @@ def _make(kind: str, inputs: dict[str, Any], audio: Path | None, progress: Progr
         case "transcription":
             from app.engines import hearing
 
-            made = hearing.transcribe(_needed(audio), language=inputs["language"], progress=progress)
+            made = hearing.transcribe(files["audio"], language=inputs["language"], progress=progress)
         case "stem_separation":
             from app.engines import stems
 
-            file = _needed(audio)
+            file = files["audio"]
             made = stems.separate(file, file.parent, progress=progress)
+        case "voice_transfer":
+            from app.engines import voice
+
+            file = files["audio"]
+            made = voice.transfer(file, files["voice_audio"], file.parent, **inputs, progress=progress)
         case "translation":
             from app.engines import translation
 
@@ -199,12 +212,6 @@ def _make(kind: str, inputs: dict[str, Any], audio: Path | None, progress: Progr
 
             made = effects.render(**inputs, progress=progress)
     return made
-
-
-def _needed(audio: Path | None) -> Path:
-    if audio is None:
-        raise EngineError("audio: an address is needed")
-    return audio
 
 
 class Scratch:

@@ -18,11 +18,13 @@ class Wanted:
     state: str | None = None
     """The state that the job was in after the event."""
     job_id: str | None = None
+    """Also a job that does a part of another's work; without it such jobs are left out."""
 
     def takes(self, row: FeedRow) -> bool:
         """Whether this event is wanted. Which job it is of, the reading has seen to."""
         return (
-            (self.kind is None or row.kind == self.kind)
+            (self.job_id is not None or row.parent_id is None)
+            and (self.kind is None or row.kind == self.kind)
             and (self.type is None or row.type == self.type)
             and (self.state is None or row.data.get("status") == self.state)
         )

@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 
 from app.errors import AppError, InvalidInput, Overloaded
+from app.families.recipes import is_family, recipe_of
 from app.intake.admission import Admission
 from app.intake.files import find_files
 from app.line import Line
-from app.work import Station
+from app.work import Station, plan_item
 from db.access.audit import insert_audit
 from db.events import insert_first_events
+from db.families import PLANNED
 from db.group_commit import GroupCommit, GroupCommitFull
 from db.jobs import find_jobs, insert_jobs
 from db.keys import find_idempotency_key, insert_idempotency_key
@@ -111,6 +113,7 @@ class Intake:
                 return _same(known, asked)
         if found := await find_files(tx, asked.job):
             files[asked.job.id] = found
+        _class(asked.job)
         if asked.job.id not in admitted:
             self._admission.admit(asked.job)
             admitted.add(asked.job.id)
@@ -137,13 +140,26 @@ class Intake:
             tx, jobs, "job.created", lambda job: {"status": job.state, "kind": job.kind}
         )
         for state, station in _FIRST_STATIONS.items():
-            self._line.engine.enqueue(tx, station, *(job.id for job in jobs if job.state == state))
+            items = (_item_of(job) for job in jobs if job.state == state)
+            self._line.engine.enqueue(tx, station, *items)
         for job in jobs:
             self._line.hint_job(tx, job)
 
 
 _FIRST_STATIONS = {JobState.QUEUED: Station.DISPATCH, JobState.FINISHING: Station.FINISH}
 """Where a new job goes first: to a provider, or, with another's result, straight to the finisher."""
+
+
+def _class(job: Job) -> None:
+    """Write down by what recipe it is made, now that its files are known, and of a parent that it is one."""
+    job.recipe = recipe_of(job)
+    if is_family(job.kind) and job.state == JobState.QUEUED:
+        # Its children wait for providers in its stead.
+        job.plan_at, job.waiting_for = job.created_at, PLANNED
+
+
+def _item_of(job: Job) -> str:
+    return job.id if job.plan_at is None else plan_item(job.id)
 
 
 def _same(known: IdempotencyKey, asked: Asked) -> str:

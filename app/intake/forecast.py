@@ -14,6 +14,7 @@ from statistics import median
 
 from app.costs.estimates import estimate
 from app.costs.prices import list_prices
+from app.kinds import get_kind
 from app.line import Line
 from app.routing.choice import Go, Wait, choose
 from app.routing.circuits import Shut
@@ -72,8 +73,12 @@ class Forecaster:
         self._prices = list_prices(line.settings.prices)
 
     async def look(self, job: Job) -> Forecast:
-        """The forecast of a job that is not stored. Raises DatabaseUnavailable."""
+        """Of a job that is not stored; of a family, its first part's. Raises DatabaseUnavailable."""
         now = self._line.clock.now()
+        family = get_kind(job.kind).family
+        if family is not None:
+            # It begins with its first part, and waits where that waits.
+            job = job.model_copy(update={"kind": family.parts[0].kind})
         async with self._line.database.reading() as tx:
             shut = shut_of(await self._line.router.circuits(tx), now)
             names = await self._line.router.route_of(tx, job)
@@ -104,7 +109,7 @@ class Forecaster:
         )
 
     async def _recent(self, tx: Transaction, kind: str) -> list[Attempt]:
-        wanted = JobFilter(tenant=None, state=JobState.SUCCEEDED, kind=kind)
+        wanted = JobFilter(tenant=None, state=JobState.SUCCEEDED, kind=kind, with_children=True)
         jobs, _ = await list_jobs(tx, wanted, limit=LOOKED_AT)
         attempts = await list_attempts(tx, *(job.id for job in jobs))
         return [each for each in attempts if each.status == AttemptStatus.SUCCEEDED]

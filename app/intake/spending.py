@@ -25,6 +25,7 @@ from app.costs.budgets import Budget, Period, read_budgets
 from app.costs.estimates import Estimate, estimate
 from app.costs.prices import list_prices, to_usd
 from app.errors import BudgetExceeded
+from app.kinds import get_kind
 from app.routing.choice import ANY
 from app.routing.router import Router
 from app.settings import Settings
@@ -151,14 +152,21 @@ class Spending:
 
         One attempt at the dearest provider that it may come to: one that begins at a free one may fall back.
         """
+        family = get_kind(job.kind).family
+        # The parts are paid for; they hold nothing of the budget themselves.
+        kinds = [part.kind for part in family.parts] if family else [job.kind]
+        expected = [self._expect_of(job, kind) for kind in kinds]
+        return sum(micros for micros, _ in expected), all(is_free for _, is_free in expected)
+
+    def _expect_of(self, job: Job, kind: str) -> tuple[int, bool]:
         if job.provider == ANY:
-            names = [stop.provider for stop in self._router.stops(job.kind)]
+            names = [stop.provider for stop in self._router.stops(kind)]
         else:
             names = [job.provider]
-        expected = [self._estimate(job, name) for name in names]
+        expected = [self._estimate(job, kind, name) for name in names]
         is_free = bool(expected) and all(each.usd == 0 for each in expected)
         return max((each.micros for each in expected), default=0), is_free
 
-    def _estimate(self, job: Job, provider: str) -> Estimate:
-        model, payee = self._router.model(job.kind, provider), self._router.payee(provider)
-        return estimate(job.kind, payee, model, job.input, prices=self._prices)
+    def _estimate(self, job: Job, kind: str, provider: str) -> Estimate:
+        model, payee = self._router.model(kind, provider), self._router.payee(provider)
+        return estimate(kind, payee, model, job.input, prices=self._prices)

@@ -2,17 +2,17 @@
 
 Promises: what is not sound, cut short, too long or too large leaves nothing behind; the bytes that are
 stored are those that were sent; an upload that no job names is deleted after UPLOAD_LIFE_S. Leaves how the
-bytes come over the wire to the web, and what a job does with them to `files`.
+bytes come over the wire to the web, uploads in many requests to `resumable`, and what a job does with a
+file to `files`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import partial
 from pathlib import Path
 
 from app.audio import Audio
@@ -43,6 +43,10 @@ class Received:
     expires_at: datetime
 
 
+async def _nothing_else(_tx: Transaction) -> None:
+    pass
+
+
 class Uploads:
     """Takes files. One object a runtime."""
 
@@ -66,6 +70,21 @@ class Uploads:
         Raises TooLarge, InvalidInput, UnderWay, Overloaded, StorageUnavailable, DatabaseUnavailable, and
         whatever `chunks` raises; nothing is stored then.
         """
+        async with (
+            self.room(),
+            self._once.claim(tenant, idempotency_key) as claim,
+            self._workspace.folder() as folder,
+        ):
+            path = folder / "upload"
+            await self._write(chunks, path)
+            described = await self.prove(path)
+            if claim is not None and (known := await self._find_known(claim, path)):
+                return known
+            return await self.store(path, described, tenant=tenant, claim=claim)
+
+    @asynccontextmanager
+    async def room(self) -> AsyncIterator[None]:
+        """Be one of the uploads under way. Raises Overloaded: too many, or no room on a disk."""
         if self._under_way >= AT_ONCE:
             raise Overloaded("too many uploads are under way", retry_after_s=5)
         shortage = await self._disks.find_shortage()
@@ -73,18 +92,47 @@ class Uploads:
             raise Overloaded(f"the disk is nearly full ({shortage})", retry_after_s=30)
         self._under_way += 1
         try:
-            async with self._once.claim(tenant, idempotency_key) as claim, self._workspace.folder() as folder:
-                path = folder / "upload"
-                await self._write(chunks, path)
-                try:
-                    clip = await self._audio.prove(path)
-                except AudioRejected as exc:
-                    raise InvalidInput(f"file: {exc.message}", field="file") from exc
-                if claim is not None and (known := await self._find_known(claim, path)):
-                    return known
-                return await self._store(path, described_sound(clip), tenant, claim)
+            yield
         finally:
             self._under_way -= 1
+
+    async def prove(self, path: Path) -> Described:
+        """What a file that has come is. Raises InvalidInput for what is no whole sound within the limits."""
+        try:
+            return described_sound(await self._audio.prove(path))
+        except AudioRejected as exc:
+            raise InvalidInput(f"file: {exc.message}", field="file") from exc
+
+    async def store(
+        self,
+        path: Path,
+        described: Described,
+        *,
+        tenant: str,
+        upload_id: str | None = None,
+        claim: Claim | None = None,
+        settle: Callable[[Transaction], Awaitable[None]] = _nothing_else,
+    ) -> Received:
+        """Make an upload of a proven file; under another key where its bytes are just being deleted.
+
+        `settle` is run in the transaction that makes it. Raises StorageUnavailable, DatabaseUnavailable, and
+        what `settle` raises.
+        """
+        upload_id = upload_id or make_id("upl")
+        for _ in range(TRIES):
+            now = self._line.clock.now()
+            asset = await shelve(self._storage, self._line.database, path, described, now=now)
+
+            async def insert(tx: Transaction, asset: Asset = asset) -> Received:
+                received = await self._insert(tx, asset, upload_id, tenant)
+                if claim is not None:
+                    await claim.settle(tx, asset.sha256, upload_id)
+                await settle(tx)
+                return received
+
+            with suppress(ObjectsDoomed):
+                return await self._line.database.transact(insert)
+        raise StorageUnavailable("its bytes are being deleted again and again", retry_after_s=1)
 
     async def _find_known(self, claim: Claim, path: Path) -> Received | None:
         """The upload that the key made of these bytes before, if it is still there. Raises InvalidInput."""
@@ -115,27 +163,12 @@ class Uploads:
         if not size_bytes:
             raise InvalidInput("file: the upload is empty", field="file")
 
-    async def _store(self, path: Path, described: Described, tenant: str, claim: Claim | None) -> Received:
-        """Stored again, under another key, where its bytes are just being deleted."""
-        for _ in range(TRIES):
-            now = self._line.clock.now()
-            asset = await shelve(self._storage, self._line.database, path, described, now=now)
-            with suppress(ObjectsDoomed):
-                insert = partial(self._insert, asset=asset, tenant=tenant, claim=claim)
-                return await self._line.database.transact(insert)
-        raise StorageUnavailable("its bytes are being deleted again and again", retry_after_s=1)
-
-    async def _insert(self, tx: Transaction, *, asset: Asset, tenant: str, claim: Claim | None) -> Received:
+    async def _insert(self, tx: Transaction, asset: Asset, upload_id: str, tenant: str) -> Received:
         now = self._line.clock.now()
         stored = await insert_asset(tx, asset)
+        expires_at = now + timedelta(seconds=self._line.settings.upload_life_s)
         upload = Upload(
-            id=make_id("upl"),
-            tenant=tenant,
-            asset_id=stored.id,
-            created_at=now,
-            expires_at=now + timedelta(seconds=self._line.settings.upload_life_s),
+            id=upload_id, tenant=tenant, asset_id=stored.id, created_at=now, expires_at=expires_at
         )
         await insert_upload(tx, upload)
-        if claim is not None:
-            await claim.settle(tx, asset.sha256, upload.id)
-        return Received(upload.id, stored, upload.expires_at)
+        return Received(upload.id, stored, expires_at)

@@ -2,19 +2,30 @@
 
 from app.errors import InvalidInput
 from app.kinds.background_music import BACKGROUND_MUSIC
-from app.kinds.base import Kind, KindInput, Sound, Text
+from app.kinds.base import Family, Kind, KindInput, Sound, Text
 from app.kinds.sound_effect import SOUND_EFFECT
 from app.kinds.speech import SPEECH
 from app.kinds.stem_separation import STEM_SEPARATION
 from app.kinds.transcription import TRANSCRIPTION
 from app.kinds.translation import TRANSLATION
+from app.kinds.voice_conversion import VOICE_CONVERSION
+from app.kinds.voice_transfer import VOICE_TRANSFER
 
 KINDS: dict[str, Kind] = {
     kind.name: kind
-    for kind in (SOUND_EFFECT, BACKGROUND_MUSIC, SPEECH, TRANSCRIPTION, TRANSLATION, STEM_SEPARATION)
+    for kind in (
+        SOUND_EFFECT,
+        BACKGROUND_MUSIC,
+        SPEECH,
+        TRANSCRIPTION,
+        TRANSLATION,
+        STEM_SEPARATION,
+        VOICE_TRANSFER,
+        VOICE_CONVERSION,
+    )
 }
 
-__all__ = ["KINDS", "Kind", "KindInput", "Sound", "Text", "get_kind"]
+__all__ = ["KINDS", "Family", "Kind", "KindInput", "Sound", "Text", "get_kind"]
 
 
 def get_kind(name: str) -> Kind:

@@ -7,7 +7,9 @@ own module what a caller may ask, what a model is told and how its answer is rea
 from __future__ import annotations
 
 import base64
+import json
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -48,6 +50,11 @@ AudioFile = Annotated[
 ]
 """An input that is a file. What is stored, and given back in the job, is the id of the asset."""
 
+VoiceId = Annotated[
+    str, Field(pattern=r"^voi_[0-9a-f]{32}$", description="The id of a voice profile of yours")
+]
+"""An input that is a voice. What is stored is its id: the model is sent the voice's recording."""
+
 
 @dataclass(frozen=True, slots=True)
 class HostedModel:
@@ -84,6 +91,49 @@ class Text:
 Recipe = Sound | Text
 
 
+_MOST_DETAILS_CHARS = 65_536
+
+Made = Mapping[str, Mapping[str, str]]
+"""What the steps of a family have made so far: by step and output name, the id of the asset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One step of a family: a job of another kind."""
+
+    name: str
+    kind: str
+    share: float
+    """Of the whole, as the parent's progress counts it; what the parts leave is the joining's."""
+    ask: Callable[[Any, Made], dict[str, Any]]
+    """The parent's input and what was made as the child's input, files as ids of assets."""
+    after: tuple[str, ...] = ()
+    """The parts that must have ended well before this one begins."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """One sound of the mix that a family ends with."""
+
+    part: str
+    output: str
+    volume: float
+    """0 to 2; 1 leaves it as it is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """How a job's work is other jobs: their parts, and what is made of them here at the end."""
+
+    parts: tuple[Part, ...]
+    layers: Callable[[Any], tuple[Lane, ...]]
+    """For an input, what lies under each other in the sound that is made here, its output `audio`."""
+    places: Callable[[Any], dict[str, tuple[str, str]]]
+    """For an input, the job's outputs that are outputs of a part: each as (part, output)."""
+    ignored: tuple[str, ...] = ()
+    """Inputs on which nothing depends that is made here, only what is given back."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kind:
     """One job kind."""
@@ -98,11 +148,17 @@ class Kind:
     """The files it ends with by name, and what is done with each before it is stored."""
     files: Mapping[str, float] = field(default_factory=dict)
     """The inputs that are files, and the longest in seconds that each may be."""
+    voices: frozenset[str] = frozenset()
+    """The inputs that are voice profiles: like files, they reach the model as an address."""
     read: Callable[[object], object] = lambda output: output
     """What a model answered, in our own words: `outputs` by name, each an address or a data URI. Raises
     ProviderBadResponse for what it cannot read; an answer that is in those words already passes."""
     other_ways: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By provider: the model inputs that differ when a failed prediction is asked for once more."""
+    family: Family | None = None
+    """Of a kind whose work is other jobs: no provider is ever asked for it."""
+    figures: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    """What a model may have measured of its own work, by name its least and most: kept as its word."""
 
     def has_other_way(self, provider: str) -> bool:
         """Whether a failed prediction may be asked for there with other parameters."""
@@ -128,6 +184,14 @@ class Kind:
             raise ProviderBadResponse(f"the output has no {', '.join(missing)}: {_shape(output)}")
         return {name: places[name] for name in self.outputs}
 
+    def find_figures(self, output: object) -> dict[str, float | None] | None:
+        """What the model says that it measured, in the `details` of its answer; None where it does not say,
+        and for a kind of which nothing is measured."""
+        if not self.figures:
+            return None
+        said = _details(output)
+        return {name: _within(said.get(name), *bounds) for name, bounds in self.figures.items()}
+
 
 def as_data_uri(content: bytes, media_type: str) -> str:
     """Content that a model gave within its answer, as an address like those of files."""
@@ -150,6 +214,22 @@ def _collect(output: object, depth: int = 0) -> dict[str, str]:
         for inner, place in _collect(value, depth + 1).items():
             found.setdefault(key if inner == "0" else inner, place)
     return found
+
+
+def _details(output: object) -> Mapping[str, object]:
+    """The `details` of our own worker's answer: an object as text, since Cog's outputs are flat."""
+    answer = output[0] if isinstance(output, list) and output else output
+    told = answer.get("details") if isinstance(answer, Mapping) else None
+    if isinstance(told, str) and len(told) <= _MOST_DETAILS_CHARS:
+        with suppress(ValueError, RecursionError):
+            told = json.loads(told)
+    return told if isinstance(told, Mapping) else {}
+
+
+def _within(value: object, least: float, most: float) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        return None
+    return float(value)
 
 
 def _shape(output: object) -> str:

@@ -39,7 +39,7 @@ class Subscription:
 
 
 class Notifier(Protocol):
-    """The port: topics are `job:ID`, `feed:TENANT`, `deliveries` and `recovery`."""
+    """The port: topics are `job:ID`, `feed:TENANT`, `performance:ID`, `deliveries`, `recovery`."""
 
     def announce(self, tx: Transaction, *topics: str) -> None:
         """Publish these once the transaction has committed; never on a rollback."""
@@ -116,3 +116,8 @@ def job_topic(job_id: str) -> str:
 def feed_topic(tenant: str) -> str:
     """Something happened to a job of this tenant."""
     return f"feed:{tenant}"
+
+
+def performance_topic(performance_id: str) -> str:
+    """Something on the stage has changed: a control, the position, the song, the singers."""
+    return f"performance:{performance_id}"

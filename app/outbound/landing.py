@@ -107,12 +107,8 @@ class Landing:
 
     async def finish(self) -> None:
         """The road ended well. Raises OutputRejected when nothing came, ProviderUnavailable when half did."""
-        await self.flush()
-        if self._inflate is not None and not self._inflate.eof:
-            raise ProviderUnavailable("the compressed output was cut short")
-        if not self.size_bytes:
-            raise OutputRejected("the output is empty")
-        await asyncio.to_thread(self._close)
+        block, self._pending = bytes(self._pending), bytearray()
+        await asyncio.to_thread(self._end, block)
 
     def forget(self) -> None:
         """What is there cannot be built upon: the next try asks for the whole."""
@@ -146,6 +142,14 @@ class Landing:
                 raise OutputRejected("the compressed output is damaged") from exc
             self._store(inflated)
             block = self._inflate.unconsumed_tail or self._inflate.unused_data
+
+    def _end(self, block: bytes) -> None:
+        self._write(block)
+        if self._inflate is not None and not self._inflate.eof:
+            raise ProviderUnavailable("the compressed output was cut short")
+        if not self.size_bytes:
+            raise OutputRejected("the output is empty")
+        self._close()
 
     def _store(self, block: bytes) -> None:
         if self.size_bytes + len(block) > self._max_bytes:

@@ -65,7 +65,10 @@ class Router:
         return arrange([Stop(stop.provider, stop.weight) for stop in stops], job.id, last=last)
 
     def can_take(self, kind: str, wanted: str) -> bool:
-        """Whether a job of the kind has anywhere to go at all."""
+        """Whether a job of the kind has anywhere to go at all; of a family, whether all of its parts have."""
+        family = get_kind(kind).family
+        if family is not None:
+            return all(self.can_take(part.kind, wanted) for part in family.parts)
         return bool(self.stops(kind)) if wanted == ANY else can_go(kind, wanted)
 
     def payee(self, provider: str) -> str:

@@ -41,6 +41,7 @@ class Metrics:
         self._count_the_line()
         self._time_the_line()
         self._show_the_ground()
+        self._count_the_sockets()
 
     @contextmanager
     def outside_call(self, dependency: str, call: str) -> Iterator[None]:
@@ -194,6 +195,20 @@ class Metrics:
         )
         self.loop_blocked = self._counter(
             "reprise_event_loop_blocked_total", "Times the event loop did not answer for a second"
+        )
+
+    def _count_the_sockets(self) -> None:
+        self.sockets = self._gauge("reprise_sockets", "Socket.IO connections that are open")
+        self.socket_events = self._counter(
+            "reprise_socket_events_total", "Events told to clients of Socket.IO"
+        )
+        self.socket_coalesced = self._counter(
+            "reprise_socket_coalesced_total", "Progress left out for newer progress: the client was behind"
+        )
+        self.sockets_closed = self._counter(
+            "reprise_sockets_closed_total",
+            "Socket.IO connections that ended, by who ended them and why",
+            "reason",
         )
 
     def _counter(self, name: str, meaning: str, *labels: str) -> Counter:

@@ -61,11 +61,14 @@ class RequestLimits:
         self._most_bytes = most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
+        if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        request = Request(scope)
-        scope["request_id"] = request_id_of(request.headers.get("x-request-id", ""))
+        # A handshake has a head like any other request, and no body.
+        request = Request({**scope, "type": "http", "method": scope.get("method", "GET")})
+        scope["request_id"] = request.scope["request_id"] = request_id_of(
+            request.headers.get("x-request-id", "")
+        )
         structlog.contextvars.clear_contextvars()
         structlog.contextvars.bind_contextvars(request_id=scope["request_id"])
         refusal = head_refusal_of(scope) or refusal_of(request.headers, self._most_bytes)
@@ -73,6 +76,9 @@ class RequestLimits:
             refusal = BadAddress("the address holds a NUL")
         if refusal is not None:
             await render_error(request, refusal)(scope, receive, send)
+            return
+        if scope["type"] == "websocket":
+            await self._app(scope, receive, send)
             return
         await self._app(scope, self._counted(receive), _with_id(send, scope["request_id"]))
 

@@ -1,15 +1,9 @@
-"""What routes are handed: the runtime of their app, whoever calls, and cursors.
-
-A cursor is where a page ended, signed together with the list, the tenant and the filters that it belongs
-to: one that was mangled, or is used for another list, is a 400.
-"""
+"""What routes are handed: the runtime of their app, whoever calls, and times as they are written."""
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -19,15 +13,12 @@ from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Strict
 
 from app.access.callers import Caller, Scope
 from app.access.keys import KeyNeeded
-from app.errors import Forbidden, RequestError
-from app.tokens import Cursors
+from app.errors import Forbidden
 from app.web.limits import BadHeader
 from app.wiring import Runtime
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}[Tt _]", re.ASCII)
 _IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
-MARK_BYTES = 16
-"""Of the signature that a cursor begins with."""
 
 
 def runtime_of(request: Request) -> Runtime:
@@ -103,35 +94,3 @@ def check_idempotency_key(request: Request) -> None:
     keys = request.headers.getlist("idempotency-key")
     if len(keys) > 1 or any(not _IDEMPOTENCY_KEY.fullmatch(key) for key in keys):
         raise BadHeader("Idempotency-Key: one value of 1-255 visible ASCII characters")
-
-
-class BadCursor(RequestError):
-    """The cursor was not made here, or for another list, filter or tenant."""
-
-    code = "invalid_cursor"
-
-
-def pack_cursor(last: str, cursors: Cursors, *, binding: Sequence[object]) -> str:
-    """Where a page ended (`last`, usually an id), for whoever asks for the next page of the same list.
-
-    `binding` says which list that is: its name, the tenant, and every filter as it was given.
-    """
-    packed = cursors.mark(last, binding) + last.encode("utf-8", "surrogatepass")
-    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
-
-
-def unpack_cursor(cursor: str | None, cursors: Cursors, *, binding: Sequence[object]) -> str | None:
-    """The place in a cursor that was packed with an equal binding. Raises BadCursor."""
-    if cursor is None:
-        return None
-    try:
-        packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
-        last = packed[MARK_BYTES:].decode("utf-8", "surrogatepass")
-    except (ValueError, binascii.Error) as exc:
-        raise BadCursor(_NOT_OURS) from exc
-    if not cursors.is_ours(last, binding, packed[:MARK_BYTES]):
-        raise BadCursor(_NOT_OURS)
-    return last
-
-
-_NOT_OURS = "cursor: not a cursor of this list with these filters; begin again without one"

@@ -154,6 +154,11 @@ def methods_at(app: FastAPI, scope: Scope) -> list[str]:
     return sorted(allowed | ({"HEAD"} if "GET" in allowed else set()))
 
 
+def status_of_error(exc: AppError) -> int:
+    """The status that an error of ours is answered with."""
+    return exc.status if isinstance(exc, RequestError) else status_of(type(exc))
+
+
 def render_error(request: Request, exc: AppError | DatabaseUnavailable) -> JSONResponse:
     """The problem that says what an error of ours means to the caller."""
     match exc:

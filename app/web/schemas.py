@@ -96,6 +96,7 @@ class CostItemOut(BaseModel):
     """What one attempt cost, once it has ended."""
 
     attempt: int
+    job_id: str = Field(description="This job, or the one that did a part of its work")
     provider: str
     model: str
     usd: float | None = Field(description="null where no price is known")
@@ -109,6 +110,7 @@ class CostItemOut(BaseModel):
     def of(cls, attempt: Attempt) -> CostItemOut:
         return cls(
             attempt=attempt.number,
+            job_id=attempt.job_id,
             provider=attempt.provider,
             model=attempt.model,
             usd=None if attempt.cost_micros is None else to_usd(attempt.cost_micros),
@@ -131,6 +133,24 @@ class CostOut(BaseModel):
         billed = [attempt for attempt in attempts if attempt.billed_at is not None]
         known = [attempt.cost_micros for attempt in billed if attempt.cost_micros is not None]
         return cls(usd=to_usd(sum(known)) if known else None, items=[CostItemOut.of(each) for each in billed])
+
+
+class ChildOut(BaseModel):
+    """A job that does a part of another's work."""
+
+    id: str
+    step: str
+    kind: str
+    state: StateName
+    stage: str | None
+    progress: float = Field(ge=0, le=1)
+    reused: bool = Field(description="Whether an earlier job had made the same: nothing was made or paid")
+
+    @classmethod
+    def of(cls, view: JobView) -> ChildOut:
+        job = view.job
+        facts = job.model_dump(include={"id", "kind", "state", "stage", "progress"})
+        return cls(**facts, step=job.step or "", reused=job.result_of is not None)
 
 
 class JobOut(BaseModel):
@@ -161,6 +181,10 @@ class JobOut(BaseModel):
     rerun_of: str | None = Field(description="The job of which it is another end")
     retention_s: float | None = Field(description="As it was asked for")
     expunged_at: datetime | None = Field(description="When all that it said and made was deleted")
+    parent_id: str | None = Field(description="The job of whose work this one is a part")
+    step: str | None = Field(description="Which part")
+    children: list[ChildOut] = Field(description="The jobs that do its work, where its work is other jobs")
+    measured: dict[str, Any] | None = Field(description="What was measured of its result, by name")
 
     @classmethod
     def of(cls, view: JobView, links: Links) -> JobOut:
@@ -182,7 +206,8 @@ class JobOut(BaseModel):
                 for name, asset in view.outputs.items()
             },
             error=error,
-            cost=CostOut.of(view.attempts),
+            cost=CostOut.of(view.all_attempts),
+            children=[ChildOut.of(child) for child in view.children],
             attempts=[attempt_out(attempt) for attempt in view.attempts],
         )
 

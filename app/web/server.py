@@ -11,12 +11,14 @@ import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 import uvicorn
 from starlette.requests import Request
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request as Handshake
 
 from app.errors import StartupError
 from app.web.problems import problem
@@ -45,6 +47,16 @@ def reached_at(listener: socket.socket) -> str:
 @asynccontextmanager
 async def serving(app: ASGIApp, listener: socket.socket, **options: Any) -> AsyncIterator[None]:
     """Serve the app there until the block ends; `options` are uvicorn's."""
+    sockets: dict[str, Any] = {
+        "ws": PatientSocket,
+        # Nothing that is told is long, and a compressor for each of thousands of lines is.
+        "ws_per_message_deflate": False,
+        # Socket.IO has a heartbeat of its own.
+        "ws_ping_interval": None,
+        # In its lesser remarks it quotes frames, and so tokens.
+        "log_level": "warning",
+    }
+    options = sockets | options
     config = uvicorn.Config(app, log_config=None, access_log=False, http=PatientHttp, **options)
     server = _Server(config)
     task = asyncio.create_task(server.serve(sockets=[listener]))
@@ -61,6 +73,24 @@ class _Server(uvicorn.Server):
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+CUT = "reprise.cut"
+"""The extension of a WebSocket's scope that ends its line at once."""
+
+
+class PatientSocket(WebSocketsSansIOProtocol):
+    """uvicorn's WebSocket with a way out: a client that reads nothing would hold its line for ever.
+
+    A close that waits for what was written before waits as long as the client likes.
+    """
+
+    def handle_connect(self, event: Handshake) -> None:
+        super().handle_connect(event)
+        if self.handshake_initiated and not self.close_sent:
+            # Before the app sees it: that begins at the loop's next turn.
+            extensions = cast("dict[str, Any]", self.scope["extensions"])
+            extensions[CUT] = self.transport.abort
 
 
 class PatientHttp(HttpToolsProtocol):
@@ -104,6 +134,11 @@ class PatientHttp(HttpToolsProtocol):
             + bytes(answer.body)
         )
         self.transport.close()
+
+    def handle_websocket_upgrade(self) -> None:
+        # No request any more: another protocol has the line from here on.
+        self._allow(None)
+        super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
         super().on_message_begin()

@@ -16,6 +16,7 @@ import structlog
 from app.access.desk import KeyDesk
 from app.access.keyring import Keyring
 from app.access.links import Links, keeping_links
+from app.access.sessions import Sessions
 from app.announcing.outbox import Outbox
 from app.announcing.signing import WebhookKeys
 from app.announcing.station import Announcer
@@ -27,12 +28,15 @@ from app.crash_points import Reach, pass_by
 from app.dispatch import Dispatcher, Route
 from app.ended.expunge import Expunger
 from app.ended.rerun import Reruns
+from app.families.station import FamilyStation
 from app.feed import Arrivals, Feed
 from app.finish import Bench, Finisher
 from app.housekeeping import Housekeeper
 from app.inbox import Inbox
+from app.intake.resumable import Resumable
 from app.intake.uploads import Uploads
 from app.jobs import Jobs
+from app.karaoke.wiring import Karaoke, make_karaoke
 from app.kinds import KINDS
 from app.ledger.desk import Ledger, make_ledger
 from app.ledger.replay import Replay
@@ -45,9 +49,12 @@ from app.rates.limiter import Rates
 from app.recovery import Recovery
 from app.routing.router import Router
 from app.settings import Settings
-from app.tokens import Callbacks, Cursors
+from app.tokens import Callbacks, Cursors, Tickets
+from app.voices import Voices
+from app.voices.examiner import Examiner, ProcessExaminer
 from app.watch.clocks import Clock, LineClock
 from app.watch.figures import Figures
+from app.watch.history import History
 from app.watch.looks import make_dependencies
 from app.watch.metrics import Metrics
 from app.wiring.openers import (
@@ -73,6 +80,17 @@ STARTING_S = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Signers:
+    """What signs the addresses and tokens that the service hands out."""
+
+    callbacks: Callbacks
+    links: Links
+    cursors: Cursors
+    tickets: Tickets
+    sessions: Sessions
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Runtime:
     """Every live object of a service, made and wired."""
 
@@ -84,9 +102,11 @@ class Runtime:
     callbacks: Callbacks
     links: Links
     cursors: Cursors
+    tickets: Tickets
     keyring: Keyring
     key_desk: KeyDesk
     bench: Bench
+    karaoke: Karaoke
     outlines: Outlines
     disks: Disks
     jobs: Jobs
@@ -97,8 +117,10 @@ class Runtime:
     bulk: BulkActs
     bulk_runner: BulkRunner
     uploads: Uploads
+    voices: Voices
+    resumable: Resumable
     inbox: Inbox
-    dispatcher: Dispatcher
+    dispatcher: FamilyStation
     finisher: Finisher
     announcer: Announcer
     outbox: Outbox
@@ -109,6 +131,7 @@ class Runtime:
     housekeeper: Housekeeper
     worker: Worker
     figures: Figures
+    history: History
     books: Books
     rates: Rates
 
@@ -124,6 +147,7 @@ async def open_runtime(
     notifier: Notifier | None = None,
     routes: Mapping[str, Route] | None = None,
     outbound: Outbound | None = None,
+    examiner: Examiner | None = None,
     clock: Clock | None = None,
     reach: Reach = pass_by,
 ) -> AsyncIterator[Runtime]:
@@ -160,12 +184,29 @@ async def open_runtime(
             stack.push_async_callback(route.provider.aclose)
         bench = open_bench(settings, outbound, stack)
         secret = await claim_own_secret(database)
-        local = frozenset({"cog"}) if embedded_worker else frozenset()
-        callbacks = Callbacks(secret=secret, public_url=settings.public_url, local=local)
         links = await stack.enter_async_context(keeping_links(database, life_s=settings.asset_url_s))
-        runtime = _join(line, routes, bench, callbacks=callbacks, links=links, cursors=Cursors(secret=secret))
+        signers = _make_signers(settings, secret, links, embedded_worker=embedded_worker)
+        voices = Voices(
+            line=line,
+            storage=bench.storage,
+            workspace=bench.workspace,
+            examiner=examiner or ProcessExaminer(timeout_s=settings.voice_examine_timeout_s),
+        )
+        karaoke = make_karaoke(line, bench.storage, secret=secret)
+        runtime = _join(line, routes, bench, signers, karaoke=karaoke, voices=voices)
         await _begin(runtime, routes, stations, stack)
         yield runtime
+
+
+def _make_signers(settings: Settings, secret: str, links: Links, *, embedded_worker: bool) -> Signers:
+    local = frozenset({"cog"}) if embedded_worker else frozenset()
+    return Signers(
+        callbacks=Callbacks(secret=secret, public_url=settings.public_url, local=local),
+        links=links,
+        cursors=Cursors(secret=secret),
+        tickets=Tickets(secret=secret, life_s=settings.socket_token_s),
+        sessions=Sessions(secret=secret, life_s=settings.session_s),
+    )
 
 
 async def _begin(
@@ -177,7 +218,7 @@ async def _begin(
         stations = [station for station in stations if station is not Station.DISPATCH]
     runtime.worker.keep_to(stations)
     parts = (runtime.inbox, runtime.jobs, runtime.figures, runtime.keyring, runtime.rates, runtime.ledger)
-    for part in parts:
+    for part in (*parts, runtime.history):
         stack.push_async_callback(part.aclose)
     await runtime.rates.start()
 
@@ -186,15 +227,20 @@ def _join(
     line: Line,
     routes: Mapping[str, Route],
     bench: Bench,
+    signers: Signers,
     *,
-    callbacks: Callbacks,
-    links: Links,
-    cursors: Cursors,
+    karaoke: Karaoke,
+    voices: Voices,
 ) -> Runtime:
     """The stations, each with what it works with."""
     providers = {name: route.provider for name, route in routes.items()}
     inbox = Inbox(line=line, providers=providers)
-    dispatcher = Dispatcher(line=line, routes=routes, callbacks=callbacks, links=links, inbox=inbox)
+    dispatcher = FamilyStation(
+        line=line,
+        dispatcher=Dispatcher(
+            line=line, routes=routes, callbacks=signers.callbacks, links=signers.links, inbox=inbox
+        ),
+    )
     finisher = Finisher(line=line, providers=providers, bench=bench)
     announcer = Announcer(line=line, outbound=bench.outbound)
     recovery = Recovery(line=line, providers=providers, inbox=inbox)
@@ -207,9 +253,11 @@ def _join(
         outbound=bench.outbound,
     )
     bulk_runner = BulkRunner(line=line, jobs=jobs)
+    figures = _make_figures(line, providers, bench, disks)
     housekeeper = Housekeeper(
         settings=line.settings, database=line.database, storage=bench.storage, reach=line.reach
     )
+    uploads = _make_uploads(line, bench, disks)
     stations: dict[Station, StationRoom] = {
         Station.DISPATCH: dispatcher,
         Station.APPLY: inbox,
@@ -221,12 +269,19 @@ def _join(
         process_id=line.process_id,
         line=line,
         providers=providers,
-        callbacks=callbacks,
-        links=links,
-        cursors=cursors,
-        keyring=Keyring(database=line.database, now=line.clock.now, life_s=line.settings.access_cache_s),
+        callbacks=signers.callbacks,
+        links=signers.links,
+        cursors=signers.cursors,
+        tickets=signers.tickets,
+        keyring=Keyring(
+            database=line.database,
+            now=line.clock.now,
+            life_s=line.settings.access_cache_s,
+            sessions=signers.sessions,
+        ),
         key_desk=KeyDesk(database=line.database, now=line.clock.now),
         bench=bench,
+        karaoke=karaoke,
         outlines=Outlines(audio=bench.audio, storage=bench.storage, workspace=bench.workspace),
         disks=disks,
         jobs=jobs,
@@ -236,7 +291,9 @@ def _join(
         bulk_runner=bulk_runner,
         feed=Feed(line=line),
         arrivals=Arrivals(line=line),
-        uploads=_make_uploads(line, bench, disks),
+        uploads=uploads,
+        voices=voices,
+        resumable=Resumable(line=line, uploads=uploads, storage=bench.storage, workspace=bench.workspace),
         inbox=inbox,
         dispatcher=dispatcher,
         finisher=finisher,
@@ -255,7 +312,8 @@ def _join(
             housekeeper=housekeeper,
             bulk=bulk_runner,
         ),
-        figures=_make_figures(line, providers, bench, disks),
+        figures=figures,
+        history=History(figures),
         books=Books(line.database),
         rates=Rates(line.settings, line.database),
     )

@@ -18,7 +18,17 @@ from pgqueuer import PgQueuer
 
 from db.session import Transaction
 
-__all__ = ["MOST_TOGETHER", "ItemsWriter", "Station", "Step", "WorkEngine", "pack", "run_together", "unpack"]
+__all__ = [
+    "MOST_TOGETHER",
+    "ItemsWriter",
+    "Station",
+    "Step",
+    "WorkEngine",
+    "pack",
+    "plan_item",
+    "run_together",
+    "unpack",
+]
 
 
 class Station(StrEnum):
@@ -33,6 +43,15 @@ class Station(StrEnum):
 MOST_TOGETHER: Mapping[Station, int] = {Station.APPLY: 16}
 """Rows that an item may name, where it is not one: a station that gains by doing several in one step. Few
 enough that a step is short, and that many workers share a burst."""
+
+
+PLAN = "plan:"
+"""Begins an item of the dispatch station that names a parent to be planned, not a job to be begun."""
+
+
+def plan_item(job_id: str) -> str:
+    """What the dispatch station is told of a parent that is due: it is nobody's turn there."""
+    return f"{PLAN}{job_id}"
 
 
 def pack(station: Station, row_ids: Sequence[str], *, at_most: int = sys.maxsize) -> list[bytes]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 from sqlalchemy import Select, or_, select, update
@@ -10,6 +11,8 @@ from sqlmodel import col
 from db.session import Transaction
 from db.tables import AccessKey
 
+MOST_TOGETHER = 500
+"""Ids in one statement."""
 _KEYS = AccessKey.__table__  # type: ignore[attr-defined]
 
 
@@ -42,6 +45,21 @@ async def list_access_keys(
     if before_id is not None:
         statement = statement.where(col(AccessKey.id) < before_id)
     return [AccessKey(**row) for row in (await tx.execute(statement)).mappings()]
+
+
+async def find_ended(tx: Transaction, key_ids: Collection[str], *, now: datetime) -> set[str]:
+    """Those of these keys that prove nothing any more: revoked, expired, or never made."""
+    holding = or_(col(AccessKey.expires_at).is_(None), col(AccessKey.expires_at) > now)
+    ended = set(key_ids)
+    wanted = sorted(ended)
+    for at in range(0, len(wanted), MOST_TOGETHER):
+        statement = select(col(AccessKey.id)).where(
+            col(AccessKey.id).in_(wanted[at : at + MOST_TOGETHER]),
+            col(AccessKey.revoked_at).is_(None),
+            holding,
+        )
+        ended.difference_update((await tx.execute(statement)).scalars())
+    return ended
 
 
 async def has_access_keys(tx: Transaction) -> bool:

@@ -29,6 +29,8 @@ class FeedRow:
     type: str
     at: datetime
     data: dict[str, Any]
+    parent_id: str | None = None
+    """The job of whose work this one is a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +51,7 @@ async def read_feed(
     statement = (
         select(
             col(Event.position), col(Event.job_id), col(Job.kind), col(Event.seq), col(Event.type),
-            col(Event.at), col(Event.data), _horizon(tx).label("horizon"),
+            col(Event.at), col(Event.data), col(Job.parent_id), _horizon(tx).label("horizon"),
         )
         .join(Job, col(Job.id) == col(Event.job_id))
         .where(col(Event.tenant) == tenant, col(Event.position) > after)

@@ -16,6 +16,7 @@ from sqlmodel import SQLModel, col
 from db.announcements.endpoints import delete_idle_endpoints
 from db.assets import lay_tombstone
 from db.costs import keep_past_costs
+from db.families import has_child_under_way, is_by_itself, list_children
 from db.feed import raise_floors
 from db.search.index import delete_words
 from db.session import Transaction
@@ -38,7 +39,8 @@ async def date_ended_jobs(tx: Transaction, *, age: timedelta, limit: int) -> int
     """Give an expiry to jobs that ended when there was none, counted from their end; how many."""
     statement = (
         select(col(Job.id), col(Job.finished_at), col(Job.retention_s))
-        .where(col(Job.expires_at).is_(None), col(Job.finished_at).is_not(None))
+        # A child goes with its parent; what an older release deleted the parent of goes by itself.
+        .where(col(Job.expires_at).is_(None), col(Job.finished_at).is_not(None), is_by_itself())
         .limit(limit)
     )
     ended = (await tx.execute(statement)).mappings().all()
@@ -73,7 +75,12 @@ async def delete_expired_jobs(
     )
     statement = (
         select(col(Job.id), col(Job.created_at))
-        .where(col(Job.expires_at) <= now, col(Job.state).not_in(LIVE_JOB_STATES), ~under_way.exists())
+        .where(
+            col(Job.expires_at) <= now,
+            col(Job.state).not_in(LIVE_JOB_STATES),
+            ~under_way.exists(),
+            ~has_child_under_way(),
+        )
         .order_by(col(Job.expires_at))
         .limit(limit)
         .with_for_update(skip_locked=True)
@@ -84,13 +91,14 @@ async def delete_expired_jobs(
     job_ids = [row.id for row in expired]
     if not job_ids:
         return 0, 0
+    job_ids += [child.id for child in await list_children(tx, *job_ids)]
     asset_ids = await assets_of(tx, job_ids)
     await keep_past_costs(tx, job_ids)
     await _delete_rows(tx, job_ids)
     keyed = [row.id for row in expired if row.created_at >= keyed_since]
     if keyed:
         await tx.execute(delete(IdempotencyKey).where(col(IdempotencyKey.job_id).in_(keyed)))
-    return len(job_ids), await delete_unused_assets(tx, asset_ids, now)
+    return len(expired), await delete_unused_assets(tx, asset_ids, now)
 
 
 async def delete_expired_uploads(tx: Transaction, *, now: datetime, limit: int) -> tuple[int, int]:

@@ -8,6 +8,7 @@ from enum import Enum
 from sqlalchemy import delete, or_, select, update
 from sqlmodel import col
 
+from db.families import list_children
 from db.jobs import find_job
 from db.retention.expiry import assets_of, delete_unused_assets
 from db.search.index import forget_said
@@ -22,23 +23,36 @@ class Expunged(Enum):
     DONE = "done"
     UNKNOWN = "unknown"
     ALIVE = "alive"
+    A_PART = "a part"
+    """It goes with its parent."""
     AT_PROVIDER = "at provider"
     """A prediction of it is still being ended: its last news is to come, and would tell things anew."""
 
 
 async def expunge_job(tx: Transaction, job_id: str, *, tenant: str, now: datetime) -> Expunged:
-    """Empty an ended job of this tenant's; its objects that nobody else has are condemned with it."""
+    """Empty an ended job of this tenant's, and its children; its objects that nobody else has are condemned
+    with it."""
     job = await find_job(tx, job_id, lock=True)
     if job is None or job.tenant != tenant:
         return Expunged.UNKNOWN
     if not JobState(job.state).is_terminal:
         return Expunged.ALIVE
+    if job.parent_id is not None:
+        return Expunged.A_PART
+    job_ids = [job_id, *(child.id for child in await list_children(tx, job_id))]
     under_way = select(col(Attempt.id)).where(
-        col(Attempt.job_id) == job_id, col(Attempt.status).in_(LIVE_ATTEMPT_STATUSES)
+        col(Attempt.job_id).in_(job_ids), col(Attempt.status).in_(LIVE_ATTEMPT_STATUSES)
     )
     if (await tx.execute(under_way.limit(1))).first() is not None:
         return Expunged.AT_PROVIDER
-    asset_ids = await assets_of(tx, [job_id])
+    asset_ids = await assets_of(tx, job_ids)
+    for each in job_ids:
+        await _empty(tx, each, job.expunged_at or now)
+    await delete_unused_assets(tx, asset_ids, now)
+    return Expunged.DONE
+
+
+async def _empty(tx: Transaction, job_id: str, expunged_at: datetime) -> None:
     for table in (Output, JobInput):
         await tx.execute(delete(table).where(col(table.job_id) == job_id))
     await _silence_news(tx, job_id)
@@ -51,10 +65,15 @@ async def expunge_job(tx: Transaction, job_id: str, *, tenant: str, now: datetim
     await tx.execute(
         update(Job)
         .where(col(Job.id) == job_id)
-        .values(input={}, caller_metadata={}, error_message=None, expunged_at=job.expunged_at or now)
+        .values(
+            input={},
+            caller_metadata={},
+            error_message=None,
+            recipe=None,
+            measured=None,
+            expunged_at=expunged_at,
+        )
     )
-    await delete_unused_assets(tx, asset_ids, now)
-    return Expunged.DONE
 
 
 async def _silence_news(tx: Transaction, job_id: str) -> None:

@@ -67,6 +67,10 @@ class JobFilter:
     since: datetime | None = None
     until: datetime | None = None
     asked: Node | None = None
+    parent_id: str | None = None
+    """The children of this job. None leaves children out, unless they are named by their ids."""
+    with_children: bool = False
+    """All jobs, whether a caller asked for them or they do a part of another's work."""
     before: Place | None = None
 
 
@@ -74,7 +78,8 @@ async def list_jobs(tx: Transaction, wanted: JobFilter, *, limit: int) -> tuple[
     """A page, and the place to go on from; None when there is no more."""
     wanted, rest = _parted(wanted)
     source, end = await _best_source(tx, wanted, rest)
-    statement = source.rows(wanted, end).where(*(clause(part) for part in rest)).limit(limit + 1)
+    clauses = [*(clause(part) for part in rest), *_kin(wanted, rest)]
+    statement = source.rows(wanted, end).where(*clauses).limit(limit + 1)
     jobs = [Job(**row) for row in (await tx.execute(statement)).mappings()]
     if len(jobs) > limit:
         last = jobs[limit - 1]
@@ -91,7 +96,8 @@ async def list_ids(tx: Transaction, wanted: JobFilter, *, most: int) -> tuple[li
     for _ in range(MOST_SHARES):
         narrowed, rest = _parted(wanted)
         source, end = await _best_source(tx, narrowed, rest)
-        statement = source.rows(narrowed, end).where(*(clause(part) for part in rest))
+        clauses = [*(clause(part) for part in rest), *_kin(narrowed, rest)]
+        statement = source.rows(narrowed, end).where(*clauses)
         ids = statement.with_only_columns(_JOBS.c.id).limit(most - len(found) + 1)
         found += (await tx.execute(ids)).scalars()
         if len(found) > most:
@@ -100,6 +106,26 @@ async def list_ids(tx: Transaction, wanted: JobFilter, *, most: int) -> tuple[li
             return found, True
         wanted = replace(wanted, before=end)
     return found, False
+
+
+def _kin(wanted: JobFilter, rest: Sequence[Node]) -> list[ColumnElement[bool]]:
+    """Whose children are shown. A child says no words of its own, so no index of words leads to one."""
+    if wanted.parent_id is not None:
+        return [col(Job.parent_id) == wanted.parent_id]
+    if wanted.with_children or any(_names(part) for part in rest):
+        return []
+    return [col(Job.parent_id).is_(None)]
+
+
+def _names(node: Node) -> bool:
+    """Whether it leads to jobs by their ids alone."""
+    match node:
+        case Has(Field.ID, _):
+            return True
+        case Either(parts):
+            return all(_names(part) for part in parts)
+        case _:
+            return False
 
 
 def _parted(wanted: JobFilter) -> tuple[JobFilter, list[Node]]:

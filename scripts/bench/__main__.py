@@ -32,10 +32,11 @@ def main() -> None:
     kept = Path(given.json) if given.json else KEPT / "last.json"
     run = json.loads(kept.read_text()) if kept.exists() else {"benches": {}}
     if not given.no_run:
-        run["machine"] = describe_machine()
         kept.parent.mkdir(parents=True, exist_ok=True)
         for name in given.names or BENCHES:
-            run["benches"][name] = _run(name, quick=given.quick)
+            run["machine"] = machine = describe_machine()
+            when = {fact: machine[fact] for fact in ("at", "commit", "load")}
+            run["benches"][name] = when | _run(name, quick=given.quick)
             kept.write_text(json.dumps(run, indent=1) + "\n")
     if given.page:
         write_page(run)

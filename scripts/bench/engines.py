@@ -32,9 +32,10 @@ import soundfile
 from ground import KEPT, ROOT
 from page import describe_machine
 
-from app.engines import hearing, speech, stems, translation
+from app.engines import hearing, speech, stems, translation, voice
 from app.engines.base import EngineUnavailable
 from app.engines.sources.decoding import decode_blocks
+from app.engines.voice import speaker
 
 WHEELS = {"moonshine-voice==0.1.5": "two_cities.wav", "immich-memories-music==0.1.0": "happy_acoustic_1.opus"}
 RATE = 44_100
@@ -71,6 +72,23 @@ PAIRS = [
 SPOKEN = "The quick brown fox jumps over the lazy dog near the quiet river bank. " * 6
 
 
+HEARD = 16_000
+SOURCES = {"heart": ("en", "heart"), "m3": ("en", "m3")}
+TARGETS = {**SOURCES, "f5": ("en", "f5"), "boris": ("en", "boris")}
+"""Of hibari and espeak-ng; the reader of the 44 s is another target."""
+TOLD = [
+    "My brother lives in Madrid, and we have been waiting for him.",
+    "The old bridge was destroyed by the storm.",
+]
+TOLD_LONG = " ".join(english for english, _ in PAIRS[:7])
+KNOWN_VOICES = {
+    0.0: ("-", "-", "-", "0.13 (16 kHz)"),
+    0.5: ("0.51 -> 0.615 (resemblyzer)", "0.71 (resemblyzer)", "2 %", "0.36 (16 kHz)"),
+    1.0: ("0.51 -> 0.651 (resemblyzer)", "0.64 (resemblyzer)", "15 %", "0.35 (16 kHz)"),
+}
+"""By strength; another measure of likeness, and other voices."""
+
+
 @dataclass(frozen=True, slots=True)
 class Figure:
     """One line of the table."""
@@ -92,7 +110,7 @@ def main() -> None:
     given = parser.parse_args()
     clips = {name: _clip(given.clips, wheel, name) for wheel, name in WHEELS.items()}
     figures: list[Figure] = []
-    for measure in (_hearing, _stems, _translation, _speech):
+    for measure in (_hearing, _stems, _translation, _speech, _voices):
         try:
             figures += measure(clips)
         except EngineUnavailable as missing:
@@ -180,6 +198,78 @@ def _speech(_: dict[str, Path]) -> list[Figure]:
     took_s = _fastest(lambda: speech.render(text=SPOKEN, language="en", voice=None, speed=1.0, seed=1))
     factor = took_s / spoken.duration_s
     return [Figure("speech", spoken.engine, "real-time factor, English", f"{factor:.3f}", "0.005")]
+
+
+def _voices(clips: dict[str, Path]) -> list[Figure]:
+    """Every source in every other voice: how alike before and after, and what is still understood."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        sources = {
+            (who, at): _say(folder / f"{who}_{at}.wav", text, spoken)
+            for who, spoken in SOURCES.items()
+            for at, text in enumerate(TOLD)
+        }
+        targets = {who: _say(folder / f"{who}.wav", TOLD_LONG, spoken) for who, spoken in TARGETS.items()}
+        soundfile.write(folder / "reader.wav", _mono(clips["two_cities.wav"])[: 15 * HEARD], HEARD)
+        targets["reader"] = folder / "reader.wav"
+        known = {who: speaker.join(speaker.embed(_mono(file))) for who, file in targets.items()}
+        items = [(file, key[1], who) for key, file in sources.items() for who in targets if who != key[0]]
+        return [
+            figure
+            for strength, facts in KNOWN_VOICES.items()
+            for figure in _transferred(folder, items, targets, known, strength, facts)
+        ]
+
+
+def _transferred(
+    folder: Path,
+    items: Sequence[tuple[Path, int, str]],
+    targets: dict[str, Path],
+    known: dict[str, np.ndarray],
+    strength: float,
+    facts: Sequence[str],
+) -> list[Figure]:
+    before, after, still, wrong, words, took_s, lasts_s = [], [], [], 0, 0, 0.0, 0.0
+    for source, text, who in items:
+        voice.transfer(source, targets[who], folder, strength=strength, transpose="semitones")
+        began = time.perf_counter()
+        found = voice.transfer(source, targets[who], folder, strength=strength, transpose="semitones")
+        took_s, lasts_s = took_s + time.perf_counter() - began, lasts_s + found.duration_s
+        vectors = [speaker.join(speaker.embed(_mono(file))) for file in (source, folder / "audio.flac")]
+        before.append(float(vectors[0] @ known[who]))
+        after.append(float(vectors[1] @ known[who]))
+        still.append(float(vectors[1] @ vectors[0]))
+        heard = json.loads(
+            str(hearing.transcribe(folder / "audio.flac", language="en").outputs["transcript"])
+        )
+        said = _words(" ".join(each["text"] for each in heard["segments"]))
+        wrong, words = wrong + _distance(_words(TOLD[text]), said), words + len(_words(TOLD[text]))
+    values = (
+        f"{np.mean(before):.2f} -> {np.mean(after):.3f}",
+        f"{np.mean(still):.2f}",
+        f"{100 * wrong / words:.0f} %",
+        f"{took_s / lasts_s:.2f}",
+    )
+    names = (
+        "likeness of the target, before -> after",
+        "likeness of the source",
+        "words wrong",
+        "real-time factor",
+    )
+    return [
+        Figure("voice_transfer", found.engine, f"strength {strength:g}: {what}", ours, fact)
+        for what, ours, fact in zip(names, values, facts, strict=True)
+    ]
+
+
+def _say(file: Path, text: str, spoken: tuple[str, str | None]) -> Path:
+    said = speech.render(text=text, language=spoken[0], voice=spoken[1], speed=1.0, seed=1)
+    soundfile.write(file, said.samples, said.sample_rate)
+    return file
+
+
+def _mono(path: Path) -> np.ndarray:
+    return np.concatenate(list(decode_blocks(path, sample_rate=HEARD, channels=1, frames=1 << 20)), axis=1)[0]
 
 
 def _load(path: Path) -> np.ndarray:

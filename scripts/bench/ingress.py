@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ground import Figure, Skipped, durable_postgres, median, pin, run_bench, skipped, two_cores
-from webhooks import Trial, load, need_wrk, prepare, server
+from webhooks import NOOP, Trial, load, need_wrk, prepare, server
 
 
 def measure(quick: bool) -> list[Figure]:
@@ -39,7 +39,7 @@ def _figures(name: str, aim: float, folder: Path, url: str, seconds: int, rounds
         load(folder, ready["url"], ready["path"], 1)
         for _ in range(rounds):
             prepare(folder, seconds)
-            noop.append(load(folder, ready["url"], "/noop", seconds))
+            noop.append(load(folder, ready["url"], NOOP, seconds))
             ours.append(load(folder, ready["url"], ready["path"], seconds))
     rate, bare = (median([trial.rate for trial in trials]) for trials in (ours, noop))
     late, bare_late = (median([trial.p99_ms for trial in trials]) for trials in (ours, noop))

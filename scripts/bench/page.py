@@ -25,6 +25,7 @@ BENCHES = {
     "peers": "the same ingest and step by Celery with Redis, and by DBOS",
     "memory": "resident memory of a waiting job",
     "feed": "a move with its event committed, beside the same without a feed",
+    "sockets": "an event committed, until 100 subscribers have it; a slow one beside; 10,000 sockets",
     "neighbour": "a caller's p99 beside one at ten times its limit",
     "finding": "median and p99 of lists and searches at a million jobs, what an index of words costs",
     "listing": "lists, searches and next pages at a million jobs, beside ten thousand",
@@ -61,21 +62,34 @@ def write_page(run: dict[str, Any]) -> None:
         "Every figure of ours stands beside an anchor that was measured in the same run on the same machine, "
         "in turn with ours. Ratios travel from one machine to another, absolute figures do not. *Floor* and "
         "*aim* are what the project holds itself to; a figure below its floor says BELOW. "
-        "`reprise bench --page`, in a checkout and on a quiet machine, makes this page anew.",
-        f"Measured {machine['at']} at commit {machine['commit']} on {machine['processor']}, "
-        f"{machine['cores']} cores, {machine['memory_gb']} GB, {machine['system']}, load {machine['load']} "
-        f"at the start; Python {machine['python']}, SQLite {machine['sqlite']}, {packages}.",
+        "`reprise bench --page`, in a checkout and on a quiet machine, makes this page anew; with names, "
+        "only their parts: each says when it was measured, and at which load.",
+        f"Last on {machine['processor']}, {machine['cores']} cores, {machine['memory_gb']} GB, "
+        f"{machine['system']}; Python {machine['python']}, SQLite {machine['sqlite']}, {packages}.",
     ]
+    earlier = _parts_of(PAGE.read_text()) if PAGE.exists() else {}
     for name, title in BENCHES.items():
+        heading = f"## {title[0].upper()}{title[1:]}"
         if name in run["benches"]:
-            parts += _section(name, title, run["benches"][name])
+            parts += [heading, *_section(name, run["benches"][name])]
+        elif heading in earlier:
+            parts += [heading, earlier[heading]]
     PAGE.write_text("\n\n".join(parts) + "\n")
 
 
-def _section(name: str, title: str, bench: dict[str, Any]) -> list[str]:
+def _parts_of(page: str) -> dict[str, str]:
+    """What stands below each heading."""
+    parts = [part.partition("\n\n") for part in page.split("\n\n## ")[1:]]
+    return {f"## {title}": text.strip() for title, _, text in parts}
+
+
+def _section(name: str, bench: dict[str, Any]) -> list[str]:
     quick = " --quick" if bench["quick"] else ""
-    parts = [f"## {title[0].upper()}{title[1:]}", _story(name)]
-    parts.append(f"`reprise bench {name}{quick}`, {bench['took_s']} s.")
+    parts = [_story(name)]
+    parts.append(
+        f"`reprise bench {name}{quick}`, {bench['took_s']} s, {bench['at']} at commit {bench['commit']}, "
+        f"load {bench['load']} at the start."
+    )
     if bench["skipped"] or bench["failure"]:
         parts.append(f"Not measured: {bench['skipped'] or bench['failure']}.")
     if bench["figures"]:

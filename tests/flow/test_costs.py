@@ -68,6 +68,7 @@ async def test_a_success_is_booked_with_what_it_took_and_the_price_that_was_appl
         "items": [
             {
                 "attempt": 1,
+                "job_id": job_id,
                 "provider": "replicate",
                 "model": "stability-ai/stable-audio-2.5",
                 "usd": 0.2,

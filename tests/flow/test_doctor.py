@@ -21,6 +21,7 @@ from app.cli.doctor.running import (
     _judge_skew,
 )
 from app.cli.doctor.sizes import CALLBACK_BYTES, _check_callback, _check_limits
+from app.cli.doctor.sockets import _check_sockets
 from app.main import create_app
 from db.tables import Job
 from tests.conftest import make_settings
@@ -158,3 +159,47 @@ async def test_a_body_limit_below_the_largest_output_is_found(
     settings = make_settings(tmp_path, max_content_length=most_bytes, replicate_max_file_size=50_000_000)
     (finding,) = await _check_limits(settings)
     assert finding.level is level
+
+
+@pytest.mark.parametrize(
+    ("passed", "level", "words"),
+    [
+        ({"http", "websocket"}, Level.OK, "by WebSocket and by polling"),
+        ({"http"}, Level.WARN, "only polling gets through"),
+        (set(), Level.FAIL, "HTTP 502"),
+    ],
+)
+async def test_what_a_proxy_does_to_live_clients_is_found(
+    passed: set[str], level: Level, words: str, stage_on_sqlite: OpenStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with stage_on_sqlite() as line:
+        app = create_app(line.runtime)
+
+        async def proxied(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["type"] == "websocket" and "websocket" not in passed:
+                await receive()
+                await send({"type": "websocket.close"})
+            elif scope["type"] == "http" and "http" not in passed:
+                await Response("bad gateway", 502)(scope, receive, send)
+            else:
+                await app(scope, receive, send)
+
+        async with served(proxied) as url:
+            monkeypatch.setenv("REPRISE_URL", url)
+            finding = await only(_check_sockets, line)
+            app.close_intake()
+    assert (finding.level, words in finding.detail) == (level, True), finding
+
+
+async def test_an_address_that_is_no_service_has_no_sockets(
+    sqlite_line: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REPRISE_URL", raising=False)
+    assert (await only(_check_sockets, sqlite_line)).level is Level.OK
+    monkeypatch.setenv("REPRISE_URL", "http://127.0.0.1:9")
+    finding = await only(_check_sockets, sqlite_line)
+    assert (finding.level, "ConnectError" in finding.detail) == (Level.FAIL, True)
+    async with served(Response('0{"page": true}')) as url:
+        monkeypatch.setenv("REPRISE_URL", url)
+        finding = await only(_check_sockets, sqlite_line)
+    assert (finding.level, "no Socket.IO" in finding.detail) == (Level.FAIL, True)

@@ -13,6 +13,7 @@ from starlette.responses import RedirectResponse
 from starlette.routing import Route as Path_
 
 from app.crash_points import CrashPoint
+from app.families.joining import Joined
 from db.tables import Asset, Job, Output
 from tests.fakes.provider import served
 from tests.flow.conftest import TONE, OpenStage, Stage, as_data_uri, tone
@@ -270,7 +271,7 @@ async def test_a_finisher_that_was_frozen_past_its_lease_commits_nothing(stage_o
         row = await _row(line)
         await line.runtime.finisher._fail(row, stale, "late", "from the frozen one")
         with pytest.raises(Exception, match="somebody else"):
-            await line.runtime.finisher._succeed(row, stale, {}, {})
+            await line.runtime.finisher._succeed(row, stale, Joined({}, None), {})
         assert (await line.state(job_id), await line.count(Output)) == ("finishing", 0)
         await line.change(Job, job_id, lease=None, lease_until=None)
         await line.drain()
@@ -296,3 +297,14 @@ async def test_two_finishers_at_once_make_one_end(line: Stage) -> None:
     assert await line.state(job_id) == "succeeded"
     assert (await line.events(job_id)).count("job.succeeded") == 1
     assert await line.count(Output) == 1
+
+
+async def test_a_clip_that_is_done_gives_no_connection_up(sqlite_line: Stage) -> None:
+    """The commit of a job's end wakes who keeps its lease: a renewal begun then would be broken off, and the
+    one writing connection be opened anew for each clip."""
+    for _ in range(3):
+        _, prediction_id = await sqlite_line.start()
+        await sqlite_line.fake.finish(prediction_id, output=TONE)
+        await sqlite_line.drain()
+    assert [row.state for row in await sqlite_line.rows(Job)] == ["succeeded"] * 3
+    assert sqlite_line.runtime.line.database.pool_figures()["recycled"] == 0

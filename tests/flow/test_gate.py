@@ -260,10 +260,10 @@ async def test_the_head_of_a_stream_of_events_ends(sqlite_line: Stage) -> None:
     [
         ("DELETE", "/v1/jobs", "GET, HEAD, POST"),
         ("POST", "/v1/jobs/job_1", "GET, HEAD"),
-        ("GET", "/v1/uploads", "POST"),
+        ("GET", "/v1/uploads", "OPTIONS, POST"),
         ("TRACE", "/v1/costs", "GET, HEAD"),
         ("OPTIONS", "/v1/jobs/job_1/cancel", "POST"),
-        ("HEAD", "/v1/uploads", "POST"),
+        ("HEAD", "/v1/uploads", "OPTIONS, POST"),
         ("OPTIONS", "/v1/announcements/resend", "POST"),
         ("PUT", "/v1/webhooks/replicate/att_1", "POST"),
     ],

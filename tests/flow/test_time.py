@@ -16,6 +16,7 @@ from starlette.types import Receive, Scope, Send
 
 from app.crash_points import CrashPoint, Reach
 from app.dispatch import Route
+from app.families.joining import Joined
 from app.incoming import Incoming
 from app.provider.replicate import Replicate
 from app.recovery import ASKED_AT_ONCE
@@ -92,7 +93,7 @@ async def test_hosts_whose_clocks_differ_do_not_take_each_others_leases(
         with pytest.raises(Frozen):
             await fast.runtime.finisher.step(held.id)
         with pytest.raises(Exception, match="somebody else"):
-            await slow.runtime.finisher._succeed(held, held.lease or "", {}, {})
+            await slow.runtime.finisher._succeed(held, held.lease or "", Joined({}, None), {})
         row = await row_of(fast, held.id)
         assert (row.state, row.lease not in (None, held.lease)) == ("finishing", True)
         await fast.change(Job, held.id, lease_until=datetime.now(UTC) - timedelta(seconds=1))
@@ -309,7 +310,7 @@ async def test_a_machine_that_slept_for_an_hour_goes_on_with_one_holder_a_job_an
         await _work_until_all_have_ended(line, [held.id, *running, *waiting])
 
         with pytest.raises(Exception, match="somebody else"):
-            await line.runtime.finisher._succeed(held, held.lease or "", {}, {})
+            await line.runtime.finisher._succeed(held, held.lease or "", Joined({}, None), {})
         for job_id in (held.id, *running, *waiting):
             job = await line.read(job_id)
             assert (job["state"], len(job["attempts"])) == ("succeeded", 1), job

@@ -5,11 +5,24 @@ from __future__ import annotations
 import importlib
 from datetime import UTC, datetime
 
+import pytest
 from sqlalchemy import delete, insert, inspect, select, text
+from sqlalchemy.exc import IntegrityError
 
 from db import schema
 from db.session import Database
-from db.tables import AccessKey, Announcement, AnnouncementAttempt, Attempt, IdempotencyKey, Job, Table
+from db.tables import (
+    AccessKey,
+    Announcement,
+    AnnouncementAttempt,
+    Attempt,
+    IdempotencyKey,
+    Job,
+    Lyrics,
+    LyricsVersion,
+    Performance,
+    Table,
+)
 
 
 async def test_the_migrations_make_exactly_the_tables(database: Database) -> None:
@@ -55,6 +68,37 @@ async def test_the_books_come_and_go_with_rows_present(database: Database) -> No
     )  # fmt: skip
 
 
+async def test_karaoke_comes_and_goes_with_rows_present(database: Database) -> None:
+    """Jobs stay; lyrics and performances go with their tables, and the tables come back empty."""
+    module = importlib.import_module("db.migrations.versions.0019_karaoke")
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    job = Job(
+        id="job_1", kind="speech", state="succeeded", input={}, caller_metadata={}, provider="auto",
+        turn_at=at, created_at=at, deadline_at=at, run_after=at,
+    )  # fmt: skip
+    lyrics = Lyrics(
+        id="lyr_1", tenant="t", title="歌", source="lrc", version=1, created_at=at, updated_at=at
+    )  # fmt: skip
+    version = LyricsVersion(
+        lyrics_id="lyr_1", number=1, lines=[{"text": "🎤"}], figures={}, made_by="lrc", made_at=at
+    )
+    performance = Performance(
+        id="prf_1", tenant="t", default_of="t", title="t", song={}, vocal_volume=0, instrumental_volume=1,
+        lyrics_size="medium", lyrics_offset=0, is_playing=False, position_s=0, position_at=at, duration_s=0,
+        version=1, moved_version=1, queue={}, queue_version=1, created_at=at, updated_at=at,
+    )  # fmt: skip
+    async with database.transaction() as tx:
+        for row in (job, lyrics, version, performance):
+            await tx.execute(insert(type(row)), row.model_dump())
+    await schema.downgrade(database, module.down_revision)
+    assert not {"lyrics", "lyrics_versions", "performances"} & await _tables(database)
+    await schema.upgrade(database)
+    async with database.reading() as tx:
+        jobs, gone = select(Job.__table__), select(Performance.__table__)  # type: ignore[attr-defined]
+        assert len((await tx.execute(jobs)).all()) == 1
+        assert (await tx.execute(gone)).all() == []
+
+
 async def test_announcements_come_and_go_with_rows_present(database: Database) -> None:
     """The job stays; and a release that knows no announcements may delete it with those it has."""
     module = importlib.import_module("db.migrations.versions.0011_announcements")
@@ -86,6 +130,35 @@ async def test_announcements_come_and_go_with_rows_present(database: Database) -
     async with database.reading() as tx:
         kept = (await tx.execute(select(Job.__table__))).mappings().one()  # type: ignore[attr-defined]
     assert (kept["id"], kept["callback_url"]) == ("job_1", None)
+
+
+async def test_families_come_and_go_with_rows_present(database: Database) -> None:
+    """Down, a part is a job like any other, which a release that knows no families can delete."""
+    module = importlib.import_module("db.migrations.versions.0018_families")
+    at = datetime(2026, 3, 1, tzinfo=UTC)
+    parent, child = (
+        Job(
+            id=job_id, kind=kind, state="succeeded", input={}, caller_metadata={}, provider="auto",
+            turn_at=at, created_at=at, deadline_at=at, run_after=at, parent_id=of, step=step,
+            recipe="0" * 32, measured={"mix_gain_db": 0},
+        )
+        for job_id, kind, of, step in (
+            ("job_1", "voice_conversion", None, None), ("job_2", "stem_separation", "job_1", "separation"),
+        )
+    )  # fmt: skip
+    async with database.transaction() as tx:
+        await tx.execute(insert(Job), [parent.model_dump(), child.model_dump()])
+    with pytest.raises(IntegrityError):
+        async with database.transaction() as tx:
+            await tx.execute(insert(Job), child.model_dump() | {"id": "job_3"})
+    await schema.downgrade(database, module.down_revision)
+    async with database.transaction() as tx:
+        await tx.execute(text("DELETE FROM jobs WHERE id = 'job_1'"))
+    await schema.upgrade(database)
+    assert await schema.differences(database) == []
+    async with database.reading() as tx:
+        [kept] = (await tx.execute(select(Job.__table__))).mappings()  # type: ignore[attr-defined]
+    assert (kept["id"], kept["parent_id"], kept["step"], kept["measured"]) == ("job_2", None, None, None)
 
 
 async def test_idempotency_keys_outlive_the_migration_that_gives_them_tenants(database: Database) -> None:

@@ -22,9 +22,10 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 
 from app import client as reprise
-from app.client import calls, ledger, models, streams, webhooks
+from app.client import calls, ledger, models, streams, voices, webhooks
 from app.client.aio.jobs import AsyncJobs
 from app.client.errors import error_of
+from app.client.karaoke import lyrics, performances
 from app.client.patience import MOST_RETRIES, MOST_WAIT_S, Patience
 from app.kinds import KINDS
 from app.main import create_api
@@ -69,7 +70,9 @@ def test_both_clients_have_the_same_names() -> None:
     with reprise.Reprise() as blocking:
         awaited = reprise.AsyncReprise()
         assert names(awaited) - {"aclose"} == names(blocking) - {"close"}
-        for part in ("jobs", "uploads", "deliveries", "recoveries", "announcements", "costs"):
+        parts = {name for name in vars(awaited) if not name.startswith("_")}
+        assert {"jobs", "voices", "lyrics", "performances"} <= parts
+        for part in parts:
             assert names(getattr(awaited, part)) == names(getattr(blocking, part))
 
 
@@ -97,6 +100,22 @@ SHAPES: dict[str, type[models.Fact]] = {
     "ItemOut": ledger.RecoveryItem,
     "ItemPage": ledger.RecoveryItems,
     "JobOut": reprise.Job,
+    "LineOut": lyrics.Line,
+    "LyricsOut": lyrics.Lyrics,
+    "LyricsPage": models.Page[lyrics.LyricsFacts],
+    "LyricsSummary": lyrics.LyricsFacts,
+    "EntryOut": performances.Singer,
+    "PerformanceOut": performances.Performance,
+    "PerformancePage": models.Page[performances.PerformanceFacts],
+    "QueueOut": performances.Singers,
+    "RemoteTokenOut": performances.RemoteToken,
+    "ReviewOut": lyrics.Review,
+    "SongOut": performances.Song,
+    "StateOut": performances.StageState,
+    "TrackOut": performances.Track,
+    "VersionOut": lyrics.LyricsVersion,
+    "VersionPage": lyrics.LyricsVersions,
+    "WordOut": lyrics.Word,
     "JobPage": models.Page[reprise.Job],
     "OutputOut": reprise.Output,
     "PlanOut": ledger.Plan,
@@ -110,6 +129,11 @@ SHAPES: dict[str, type[models.Fact]] = {
     "StepOut": models.Step,
     "SumsOut": models.CostSums,
     "UploadOut": models.Upload,
+    "DuplicateOut": voices.Duplicate,
+    "NotedPitch": voices.NotedPitch,
+    "VocalRange": voices.VocalRange,
+    "VoiceOut": voices.Voice,
+    "VoicePage": models.Page[voices.Voice],
 }
 
 

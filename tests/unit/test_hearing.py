@@ -104,9 +104,9 @@ IN_A_PROCESS = """
 import psutil
 from app.engines import hearing
 def taken(): return psutil.Process().memory_info().rss
-with hearing._WHISPER.use(): pass
+with hearing.WHISPER.use(): pass
 loaded = taken()
-hearing._WHISPER.let_go()
+hearing.WHISPER.let_go()
 print(loaded - taken())
 """
 

@@ -3,8 +3,8 @@
 Promises: every check has a limit in time, runs beside the others and cannot stop them; the exit code is 1
 when one fails. Leaves what is checked to `local` (this machine), `engines`
 (what the embedded worker has), `running` (queues, clocks, the service that
-runs), `outside` (addresses, providers) and `sizes` (callbacks as large as
-they come).
+runs), `outside` (addresses, providers), `sizes` (callbacks as large as
+they come) and `sockets` (whether live clients get through).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from app.cli.doctor.local import LOCAL_CHECKS
 from app.cli.doctor.outside import OUTSIDE_CHECKS
 from app.cli.doctor.running import RUNNING_CHECKS
 from app.cli.doctor.sizes import SIZE_CHECKS
+from app.cli.doctor.sockets import SOCKET_CHECKS
 from app.cli.request import AsJson
 from app.cli.tools import show
 from app.cli.tools.calls import Exit, run
@@ -42,7 +43,7 @@ def doctor(as_json: AsJson = False) -> None:
 
 
 async def _examine(settings: Settings) -> list[Finding]:
-    checks = (*LOCAL_CHECKS, *ENGINE_CHECKS, *RUNNING_CHECKS, *OUTSIDE_CHECKS, *SIZE_CHECKS)
+    checks = (*LOCAL_CHECKS, *ENGINE_CHECKS, *RUNNING_CHECKS, *OUTSIDE_CHECKS, *SIZE_CHECKS, *SOCKET_CHECKS)
     groups = await asyncio.gather(*(_bounded(check, settings) for check in checks))
     return [finding for group in groups for finding in group]
 

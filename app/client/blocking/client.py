@@ -19,9 +19,12 @@ from app.client.blocking import following
 from app.client.blocking.files import Uploads
 from app.client.blocking.jobs import Jobs
 from app.client.blocking.ledger import Announcements, Costs, Deliveries
+from app.client.blocking.lyrics import LyricsBook
+from app.client.blocking.performances import Performances
 from app.client.blocking.recoveries import Recoveries
 from app.client.blocking.shown import WAIT_S, Job
 from app.client.blocking.transport import Transport
+from app.client.blocking.voices import Voices
 from app.client.calls import Options
 from app.client.models import Asset, FeedEvent, FeedReset, Forecast, OutputFacts, Upload, parse
 
@@ -56,6 +59,9 @@ class Reprise:
         )
         self.jobs = Jobs(self._transport)
         self.uploads = Uploads(self._transport)
+        self.voices = Voices(self._transport, self.uploads)
+        self.lyrics = LyricsBook(self._transport)
+        self.performances = Performances(self._transport)
         self.deliveries = Deliveries(self._transport)
         self.recoveries = Recoveries(self._transport)
         self.announcements = Announcements(self._transport)
@@ -174,6 +180,39 @@ class Reprise:
     def stem_separation(self, audio: Sound, **options: Unpack[Options]) -> Job:
         """A song in its parts; outputs `vocals` and `instrumental`."""
         return self._make("stem_separation", {"audio": self._stored(audio)}, options)
+
+    def voice_transfer(
+        self,
+        audio: Sound,
+        *,
+        voice_id: str,
+        pitch_shift: int = 0,
+        strength: float = 0.5,
+        transpose: str = "octaves",
+        **options: Unpack[Options],
+    ) -> Job:
+        """A voice alone, with the timbre and pitch of one of your voices; output `audio`."""
+        given = {"voice_id": voice_id, "pitch_shift": pitch_shift}
+        given |= {"strength": strength, "transpose": transpose}
+        return self._make("voice_transfer", {"audio": self._stored(audio), **given}, options)
+
+    def voice_conversion(
+        self,
+        audio: Sound,
+        *,
+        voice_id: str,
+        pitch_shift: int = 0,
+        strength: float = 0.5,
+        vocal_volume: float = 1.0,
+        instrumental_volume: float = 0.9,
+        return_stems: bool = False,
+        **options: Unpack[Options],
+    ) -> Job:
+        """A song in another voice; output `audio`, with `return_stems` also `vocals` and `instrumental`."""
+        given = {"audio": self._stored(audio), "voice_id": voice_id, "pitch_shift": pitch_shift}
+        volumes = {"vocal_volume": vocal_volume, "instrumental_volume": instrumental_volume}
+        more = {"strength": strength, "return_stems": return_stems}
+        return self._make("voice_conversion", {**given, **volumes, **more}, options)
 
     def _make(self, kind: str, given: Mapping[str, Any], options: Options) -> Job:
         timeout_s = options.get("timeout_s", WAIT_S)

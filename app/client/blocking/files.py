@@ -5,21 +5,18 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from app.client import calls
+from app.client.blocking.resuming import Progress, Resuming
 from app.client.blocking.transport import Transport
 from app.client.blocking.waits import in_thread, sleep
 from app.client.downloads import Arriving, Part, size_of
 from app.client.errors import InvalidInput, RateLimited, RepriseError, Unavailable
 from app.client.models import OutputFacts, Upload, parse
-from app.client.streams import Envelope
-
-Progress = Callable[[int, int | None], object]
-"""Called with the bytes that have been sent, and all there are (None: not known), after each piece. After a
-cut it begins anew."""
+from app.client.streams import Envelope, Slice
 
 
 class Uploads:
@@ -37,8 +34,9 @@ class Uploads:
     ) -> Upload:
         """Send one sound file, from a path or from where an open binary file stands.
 
-        A file that can be gone back in is sent again when the connection is cut: one call makes one upload,
-        and your own `idempotency_key` one over many. Raises RepriseError, OSError for what cannot be read.
+        A file that can be gone back in is sent again when the connection is cut, one of 8 MiB or more from
+        where the service has it: one call makes one upload, and your own `idempotency_key` one over many.
+        Raises RepriseError, OSError for what cannot be read.
         """
         if not isinstance(file, str | Path):
             name = Path(str(getattr(file, "name", "file"))).name
@@ -57,6 +55,14 @@ class Uploads:
             raise InvalidInput("file: open it in binary mode", field="file")
         size_bytes = in_thread(size_of, file)
         start = None if size_bytes is None else in_thread(file.tell)
+        if size_bytes is not None and start is not None and size_bytes >= calls.RESUMED_BYTES:
+            whole = Slice(file, start, size_bytes, name)
+            try:
+                return Resuming(self._transport, whole, progress).send(idempotency_key=idempotency_key)
+            except InvalidInput as exc:
+                # A service of before there were such uploads takes it for a form.
+                if exc.code != "unsupported_media_type":
+                    raise
         envelope = Envelope(name, size_bytes)
 
         def body() -> Iterator[bytes]:

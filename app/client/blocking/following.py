@@ -16,6 +16,7 @@ from datetime import datetime
 from app.client import calls
 from app.client.blocking.transport import Transport
 from app.client.blocking.waits import sleep
+from app.client.call import Call
 from app.client.errors import RateLimited, RepriseError, Unavailable
 from app.client.models import Event, Events, Fact, FeedEvent, FeedReset, JobFacts, parse
 from app.client.patience import Patience
@@ -117,7 +118,7 @@ class _At(Fact):
     position: int
 
 
-def _messages(transport: Transport, call: calls.Call, patience: Patience) -> Generator[Message, None, None]:
+def _messages(transport: Transport, call: Call, patience: Patience) -> Generator[Message, None, None]:
     """One connection's messages. A ping that comes counts the retries anew, as a quiet stream has nothing
     else; what comes at once does not, or a service that ends streams would be asked without end."""
     reader, asked_s = EventReader(), time.monotonic()

@@ -75,14 +75,23 @@ class Jobs:
         since: datetime | None = None,
         until: datetime | None = None,
         q: str | None = None,
+        parent_id: str | None = None,
         limit: int = 50,
         cursor: str | None = None,
     ) -> Page[Job]:
         """One page of jobs, newest first. `q` is a search, such as `state:failed rain -prompt:snow`; a page
-        with one may hold fewer than `limit`, even none, while there is a next. Raises InvalidQuery.
+        with one may hold fewer than `limit`, even none, while there is a next. `parent_id` leads to the jobs
+        that do that one's work, which are in no other list. Raises InvalidQuery.
         """
         call = calls.list_jobs(
-            state=state, kind=kind, since=since, until=until, q=q, limit=limit, cursor=cursor
+            state=state,
+            kind=kind,
+            since=since,
+            until=until,
+            q=q,
+            parent_id=parent_id,
+            limit=limit,
+            cursor=cursor,
         )
         return parse(Page[Job], self._transport.ask(call), self._transport)
 
@@ -94,13 +103,21 @@ class Jobs:
         since: datetime | None = None,
         until: datetime | None = None,
         q: str | None = None,
+        parent_id: str | None = None,
         limit: int = 50,
     ) -> Iterator[Job]:
         """Every job that fits, newest first; the pages, of `limit` each, are fetched as they are needed."""
         cursor = None
         while True:
             page = self.page(
-                state=state, kind=kind, since=since, until=until, q=q, limit=limit, cursor=cursor
+                state=state,
+                kind=kind,
+                since=since,
+                until=until,
+                q=q,
+                parent_id=parent_id,
+                limit=limit,
+                cursor=cursor,
             )
             yield from page.items
             if page.next_cursor is None:

@@ -13,6 +13,7 @@ from pydantic import PrivateAttr
 from app.client import calls
 from app.client.blocking import files, following
 from app.client.blocking.transport import Transport
+from app.client.call import Call
 from app.client.errors import InvalidInput, JobCanceled, JobFailed, TimedOut
 from app.client.models import Event, JobFacts, OutputFacts, parse
 
@@ -96,5 +97,5 @@ def bind(transport: Transport, content: bytes) -> Job:
     return parse(Job, content, transport)
 
 
-def _get(transport: Transport, call: calls.Call) -> Job:
+def _get(transport: Transport, call: Call) -> Job:
     return bind(transport, transport.ask(call))

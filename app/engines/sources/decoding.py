@@ -51,6 +51,29 @@ def length_s(path: Path) -> float:
         return 0.0
 
 
+def channels_of(path: Path) -> int:
+    """How many channels its sound has. Raises EngineError."""
+    return _first_stream(path)[0]
+
+
+def rate_of(path: Path) -> int:
+    """The sample rate of its sound. Raises EngineError."""
+    return _first_stream(path)[1]
+
+
+def _first_stream(path: Path) -> tuple[int, int]:
+    import av
+
+    try:
+        with av.open(f"file:{path}", options=_LOCAL) as file:
+            if not file.streams.audio:
+                raise EngineError("audio: the file has no sound in it")
+            stream = file.streams.audio[0]
+            return int(stream.channels), int(stream.rate)
+    except av.FFmpegError as error:
+        raise EngineError("audio: it cannot be decoded") from error
+
+
 _LOCAL = {
     "protocol_whitelist": "file",
     # Without it a playlist that is named like a sound is followed to other files of this machine.

@@ -22,6 +22,12 @@ _HSTS = "max-age=31536000"
 Headers = list[tuple[bytes, bytes]]
 
 
+def page_policy(*styles: str) -> str:
+    """The policy of pages; `styles` are hashes of style sheets that libraries write into a page."""
+    allowed = "".join(f" '{each}'" for each in styles)
+    return _PAGE_POLICY.replace("style-src 'self'", f"style-src 'self'{allowed}")
+
+
 class SecurityHeaders:
     """Adds them to every answer that does not have its own."""
 

@@ -23,6 +23,7 @@ from app.web.problems import render_error
 ANYBODY = "*"
 _ALIVE = frozenset({"/healthz", "/readyz"})
 """Asked by orchestrators at whatever address a container has; what they say is no secret."""
+SOCKETS = "/socket.io/"
 _READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -65,8 +66,9 @@ class HostGate:
         host = host_of(headers.get("host", ""))
         if not self._is_ours(host) and scope["path"] not in _ALIVE:
             return MisdirectedRequest("Host names no address of this service; ALLOWED_HOSTS can add it")
-        # A socket is opened with a GET, and then does whatever its messages say.
-        is_reading = scope["type"] == "http" and scope["method"] in _READING
+        # A socket is opened with a GET, and then does whatever its messages say; so is one that polls.
+        is_socket = scope["type"] == "websocket" or scope["path"].startswith(SOCKETS)
+        is_reading = not is_socket and scope["method"] in _READING
         if not is_reading and "authorization" not in headers and self._is_foreign(scope, headers):
             return ForeignOrigin("a page of another site may not do this without a key")
         return None

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, BaseModel, Field
 
 from app.announcing.endpoints import without_query
+from app.web.paging import Paged
 from app.web.parts import (
     Administrator,
     Moment,
@@ -16,8 +17,6 @@ from app.web.parts import (
     Reader,
     Replayer,
     Responses,
-    pack_cursor,
-    unpack_cursor,
 )
 from app.web.schemas import Asked, Problem, Text
 from db.announcements.ledger import AnnouncementFilter
@@ -27,8 +26,6 @@ from db.tables import Announcement, AnnouncementAttempt, Endpoint, WebhookSecret
 AnnouncementId = Annotated[str, Path(max_length=64)]
 EndpointId = Annotated[str, Path(max_length=64)]
 StateWord = Literal["pending", "delivered", "failed", "held"]
-Cursor = Annotated[str | None, Query(max_length=200)]
-Limit = Annotated[int, Query(ge=1, le=200)]
 A_DAY_S = 86_400.0
 UNDELIVERED = (AnnouncementState.FAILED, AnnouncementState.HELD)
 
@@ -197,25 +194,23 @@ class NewRotation(Asked):
 async def list_announcements(
     runtime: Part,
     caller: Reader,
+    paging: Paged,
     job_id: Annotated[str | None, Query(max_length=64)] = None,
     state: StateWord | None = None,
     endpoint: Annotated[str | None, Query(max_length=64, description="An endpoint's id")] = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
 ) -> AnnouncementPage:
     """What callers were told, or are yet to be told; newest first."""
-    binding = ("announcements", caller.tenant, job_id, state, endpoint)
+    page = paging.of("announcements", caller.tenant, job_id, state, endpoint)
     wanted = AnnouncementFilter(
         caller.tenant,
         job_id=job_id,
         states=(AnnouncementState(state),) if state else (),
         endpoint_id=endpoint,
-        before_id=unpack_cursor(cursor, runtime.cursors, binding=binding),
+        before_id=page.after,
     )
-    found = await runtime.outbox.list_announcements(wanted, limit=limit + 1)
-    last = found[limit - 1].id if len(found) > limit else None
-    more = pack_cursor(last, runtime.cursors, binding=binding) if last else None
-    return AnnouncementPage(items=[AnnouncementOut.of(each) for each in found[:limit]], next_cursor=more)
+    found = await runtime.outbox.list_announcements(wanted, limit=page.reach)
+    shown, more = page.cut(found, lambda each: each.id)
+    return AnnouncementPage(items=[AnnouncementOut.of(each) for each in shown], next_cursor=more)
 
 
 @router.post("/announcements/resend")
@@ -266,20 +261,17 @@ async def resend_announcement(
 async def list_endpoints(
     runtime: Part,
     caller: Reader,
+    paging: Paged,
     disabled: Annotated[bool | None, Query(description="Only those that are, or are not")] = None,
-    limit: Limit = 50,
-    cursor: Cursor = None,
 ) -> EndpointPage:
     """The addresses that announcements went to, and how they do."""
-    binding = ("endpoints", caller.tenant, disabled)
-    before_id = unpack_cursor(cursor, runtime.cursors, binding=binding)
+    page = paging.of("endpoints", caller.tenant, disabled)
     found = await runtime.outbox.list_endpoints(
-        caller.tenant, before_id=before_id, disabled=disabled, limit=limit + 1
+        caller.tenant, before_id=page.after, disabled=disabled, limit=page.reach
     )
-    last = found[limit - 1].id if len(found) > limit else None
-    more = pack_cursor(last, runtime.cursors, binding=binding) if last else None
+    shown, more = page.cut(found, lambda each: each.id)
     now = runtime.line.clock.now()
-    return EndpointPage(items=[EndpointOut.of(each, now) for each in found[:limit]], next_cursor=more)
+    return EndpointPage(items=[EndpointOut.of(each, now) for each in shown], next_cursor=more)
 
 
 @router.post("/endpoints/{endpoint_id}/enable", responses=NOT_FOUND)

@@ -8,7 +8,8 @@ from fastapi import APIRouter, Query
 from pydantic import BaseModel, Field
 
 from app.access.trail import Act
-from app.web.parts import Administrator, Moment, Part, Responses, pack_cursor, unpack_cursor
+from app.web.paging import Paged
+from app.web.parts import Administrator, Moment, Part, Responses
 from app.web.schemas import Problem
 from db.access.audit import list_audit
 from db.tables import Audit
@@ -47,18 +48,15 @@ class AuditPage(BaseModel):
 async def read_audit(
     runtime: Part,
     caller: Administrator,
+    paging: Paged,
     act: Act | None = None,
     subject: Annotated[str | None, Query(max_length=128, description="Only what was done to this id")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> AuditPage:
     """What the keys of your tenant did, newest first; older than AUDIT_S it is forgotten."""
-    binding = ("audit", caller.tenant, act, subject)
-    before_id = unpack_cursor(cursor, runtime.cursors, binding=binding)
+    page = paging.of("audit", caller.tenant, act, subject)
     async with runtime.line.database.reading() as tx:
         found = await list_audit(
-            tx, tenant=caller.tenant, act=act, subject=subject, before_id=before_id, limit=limit + 1
+            tx, tenant=caller.tenant, act=act, subject=subject, before_id=page.after, limit=page.reach
         )
-    last = found[limit - 1].id if len(found) > limit else None
-    more = pack_cursor(last, runtime.cursors, binding=binding) if last else None
-    return AuditPage(items=[AuditOut.of(each) for each in found[:limit]], next_cursor=more)
+    shown, more = page.cut(found, lambda each: each.id)
+    return AuditPage(items=[AuditOut.of(each) for each in shown], next_cursor=more)

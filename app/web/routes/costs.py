@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from app.costs.books import check_group
 from app.costs.prices import to_usd
-from app.web.parts import Moment, Part, Reader, Responses, pack_cursor, unpack_cursor
+from app.web.paging import Page
+from app.web.parts import Moment, Part, Reader, Responses
 from app.web.schemas import Problem
 from db.costs import Sums
 
@@ -76,12 +77,11 @@ async def report_costs(
     group without a name.
     """
     check_group(group_by)
-    binding = ("costs", caller.tenant, group_by, since, until)
-    after = unpack_cursor(cursor, runtime.cursors, binding=binding)
+    page = Page(limit, cursor, runtime.cursors, ("costs", caller.tenant, group_by, since, until))
     until = until or runtime.line.clock.now()
     since = since or max(until, EARLIEST + USUAL_SPAN) - USUAL_SPAN
     report = await runtime.books.report(
-        group_by, tenant=caller.tenant, since=since, until=until, after=after, limit=limit
+        group_by, tenant=caller.tenant, since=since, until=until, after=page.after, limit=page.limit
     )
     return CostReport(
         group_by=group_by,
@@ -89,9 +89,7 @@ async def report_costs(
         until=until,
         items=[CostGroupOut(key=key or None, **_shown(sums)) for key, sums in report.groups],
         total=SumsOut.of(report.total),
-        next_cursor=None
-        if report.after is None
-        else pack_cursor(report.after, runtime.cursors, binding=binding),
+        next_cursor=page.cursor_after(report.after),
     )
 
 

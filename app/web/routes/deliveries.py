@@ -11,7 +11,8 @@ from sse_starlette import EventSourceResponse
 
 from app.ledger.originals import Original
 from app.web.arrivals import Watch
-from app.web.parts import Part, Reader, Replayer, Responses, pack_cursor, unpack_cursor
+from app.web.paging import Paged
+from app.web.parts import Part, Reader, Replayer, Responses
 from app.web.schemas import (
     Asked,
     DeliveryDetail,
@@ -37,10 +38,9 @@ NOT_FOUND: Responses = {404: {"model": Problem, "description": "There is no such
 async def list_deliveries(
     runtime: Part,
     caller: Reader,
+    paging: Paged,
     job_id: Annotated[str | None, Query(max_length=64)] = None,
     outcome: Outcome | None = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
     watch: Watch = None,
 ) -> DeliveryPage | EventSourceResponse:
     """Every piece of outside news of your jobs, newest first, and what became of it.
@@ -50,17 +50,16 @@ async def list_deliveries(
     """
     if watch is not None:
         return watch
-    binding = ("deliveries", caller.tenant, job_id, outcome)
+    page = paging.of("deliveries", caller.tenant, job_id, outcome)
     found = await runtime.replay.list_deliveries(
         by=caller,
         job_id=job_id,
         outcome=DeliveryOutcome(outcome) if outcome else None,
-        before_id=unpack_cursor(cursor, runtime.cursors, binding=binding),
-        limit=limit + 1,
+        before_id=page.after,
+        limit=page.reach,
     )
-    last = found[limit - 1].id if len(found) > limit else None
-    more = pack_cursor(last, runtime.cursors, binding=binding) if last else None
-    return DeliveryPage(items=[DeliveryOut.of(each) for each in found[:limit]], next_cursor=more)
+    shown, more = page.cut(found, lambda each: each.id)
+    return DeliveryPage(items=[DeliveryOut.of(each) for each in shown], next_cursor=more)
 
 
 @router.get("/deliveries/{delivery_id}", responses=NOT_FOUND)

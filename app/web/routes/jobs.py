@@ -14,6 +14,7 @@ from app.jobs import JobRequest
 from app.notify import job_topic
 from app.search.language import MOST_CHARS, parse
 from app.web.limits import BadHeader
+from app.web.paging import Paged
 from app.web.parts import (
     Moment,
     Part,
@@ -21,8 +22,6 @@ from app.web.parts import (
     Responses,
     Writer,
     check_idempotency_key,
-    pack_cursor,
-    unpack_cursor,
 )
 from app.web.schemas import (
     EventOut,
@@ -112,6 +111,7 @@ async def submit_job(
 async def list_jobs(
     runtime: Part,
     caller: Reader,
+    paging: Paged,
     state: StateName | None = None,
     kind: KindName | None = None,
     since: Moment | None = None,
@@ -119,8 +119,9 @@ async def list_jobs(
     q: Annotated[
         str | None, Query(max_length=MOST_CHARS, description="A search; see the guide to finding jobs")
     ] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    parent_id: Annotated[
+        str | None, Query(max_length=64, description="The jobs that do this one's work; else none such")
+    ] = None,
 ) -> JobPage:
     """Jobs, newest first; `next_cursor` leads to the next page.
 
@@ -128,8 +129,7 @@ async def list_jobs(
     cannot be read is a 400 that names the column. A page with `q` looks through at most 10,000 jobs: it may
     hold fewer than `limit`, even none, while `next_cursor` says that there is more to look through.
     """
-    binding = ("jobs", caller.tenant, state, kind, since, until, q)
-    ended_at = unpack_cursor(cursor, runtime.cursors, binding=binding)
+    page = paging.of("jobs", caller.tenant, state, kind, since, until, q, *([parent_id] if parent_id else []))
     wanted = JobFilter(
         tenant=caller.tenant,
         state=JobState(state) if state else None,
@@ -137,10 +137,11 @@ async def list_jobs(
         since=since,
         until=until,
         asked=parse(q, now=runtime.line.clock.now()) if q and not q.isspace() else None,
-        before=Place.read(ended_at) if ended_at else None,
+        parent_id=parent_id or None,
+        before=Place.read(page.after) if page.after else None,
     )
-    views, place = await runtime.jobs.list_jobs(wanted, limit=limit)
-    more = pack_cursor(str(place), runtime.cursors, binding=binding) if place else None
+    views, place = await runtime.jobs.list_jobs(wanted, limit=page.limit)
+    more = page.cursor_after(str(place) if place else None)
     return JobPage(items=[JobOut.of(view, runtime.links) for view in views], next_cursor=more)
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Path, Query, Response
+from fastapi import APIRouter, Path, Response
 from pydantic import BaseModel, Field, Strict
 
 from app.access.callers import Scope
 from app.access.desk import LONGEST_OVERLAP_S, MOST_NAME_CHARACTERS, Issued
-from app.web.parts import Administrator, Moment, Part, Responses, pack_cursor, unpack_cursor
+from app.web.paging import Paged
+from app.web.parts import Administrator, Moment, Part, Responses
 from app.web.schemas import Asked, Problem
 from db.tables import AccessKey
 
@@ -79,16 +80,13 @@ class AccessKeyPage(BaseModel):
 async def list_keys(
     runtime: Part,
     caller: Administrator,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    paging: Paged,
 ) -> AccessKeyPage:
     """The keys of your tenant, newest first, those that have ended too."""
-    binding = ("keys", caller.tenant)
-    before_id = unpack_cursor(cursor, runtime.cursors, binding=binding)
-    found = await runtime.key_desk.list_keys(caller.tenant, before_id=before_id, limit=limit + 1)
-    last = found[limit - 1].id if len(found) > limit else None
-    more = pack_cursor(last, runtime.cursors, binding=binding) if last else None
-    return AccessKeyPage(items=[AccessKeyOut.of(each) for each in found[:limit]], next_cursor=more)
+    page = paging.of("keys", caller.tenant)
+    found = await runtime.key_desk.list_keys(caller.tenant, before_id=page.after, limit=page.reach)
+    shown, more = page.cut(found, lambda each: each.id)
+    return AccessKeyPage(items=[AccessKeyOut.of(each) for each in shown], next_cursor=more)
 
 
 @router.post("", status_code=201)

@@ -10,7 +10,8 @@ from pydantic import BaseModel, Field
 
 from app.costs.prices import to_usd
 from app.ledger.predictions import PredictionView
-from app.web.parts import Moment, Part, Reader, pack_cursor, unpack_cursor
+from app.web.paging import Paged
+from app.web.parts import Moment, Part, Reader
 from db.ledger.predictions import EndTold, LedgerFilter
 from db.states import DeliverySource
 from db.tables import Refusal
@@ -101,6 +102,7 @@ class PredictionPage(BaseModel):
 async def list_predictions(
     runtime: Part,
     caller: Reader,
+    paging: Paged,
     since: Annotated[Moment | None, Query(description="Asked for from then on")] = None,
     until: Annotated[Moment | None, Query(description="Asked for before then")] = None,
     told_by: Annotated[
@@ -109,19 +111,15 @@ async def list_predictions(
     ] = None,
     provider: Annotated[str | None, Query(max_length=32)] = None,
     kind: Annotated[str | None, Query(max_length=64)] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> PredictionPage:
     """The ledger: for each prediction the proof of who told its end, or that nobody did."""
     wanted = LedgerFilter(
         tenant=caller.tenant, since=since, until=until, told_by=told_by, provider=provider, kind=kind
     )
-    binding = ("predictions", caller.tenant, since, until, told_by, provider, kind)
-    before_id = unpack_cursor(cursor, runtime.cursors, binding=binding)
-    found = await runtime.ledger.predictions.list_predictions(wanted, before_id=before_id, limit=limit + 1)
-    last = found[limit - 1].attempt.id if len(found) > limit else None
-    more = pack_cursor(last, runtime.cursors, binding=binding) if last else None
-    return PredictionPage(items=[PredictionOut.of(each) for each in found[:limit]], next_cursor=more)
+    page = paging.of("predictions", caller.tenant, since, until, told_by, provider, kind)
+    found = await runtime.ledger.predictions.list_predictions(wanted, before_id=page.after, limit=page.reach)
+    shown, more = page.cut(found, lambda each: each.attempt.id)
+    return PredictionPage(items=[PredictionOut.of(each) for each in shown], next_cursor=more)
 
 
 class RefusalOut(BaseModel):
@@ -160,20 +158,17 @@ class RefusalPage(BaseModel):
 async def list_refusals(
     runtime: Part,
     caller: Reader,
+    paging: Paged,
     failed: Annotated[str | None, Query(max_length=32, description="Only where this check failed")] = None,
     since: Annotated[Moment | None, Query(description="From then on")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
 ) -> RefusalPage:
     """Callbacks that were refused: which check failed and by how many seconds. The newest 1,000 are kept.
 
     Those whose address names no attempt of anybody's are the default tenant's.
     """
-    binding = ("refusals", caller.tenant, failed, since)
-    before_id = unpack_cursor(cursor, runtime.cursors, binding=binding)
+    page = paging.of("refusals", caller.tenant, failed, since)
     found = await runtime.ledger.refusals.list_refusals(
-        tenant=caller.tenant, failed=failed, since=since, before_id=before_id, limit=limit + 1
+        tenant=caller.tenant, failed=failed, since=since, before_id=page.after, limit=page.reach
     )
-    last = found[limit - 1].id if len(found) > limit else None
-    more = pack_cursor(last, runtime.cursors, binding=binding) if last else None
-    return RefusalPage(items=[RefusalOut.of(each) for each in found[:limit]], next_cursor=more)
+    shown, more = page.cut(found, lambda each: each.id)
+    return RefusalPage(items=[RefusalOut.of(each) for each in shown], next_cursor=more)

@@ -15,7 +15,8 @@ from app.access.callers import Caller
 from app.costs.prices import to_usd
 from app.ledger.effects import Effect
 from app.ledger.recoveries import Plan, Standing, Task
-from app.web.parts import Moment, Part, Reader, Replayer, Responses, pack_cursor, unpack_cursor
+from app.web.paging import Paged
+from app.web.parts import Moment, Part, Reader, Replayer, Responses
 from app.web.schemas import Asked, KindName, Problem
 from app.wiring import Runtime
 from db.ledger.candidates import Wanted
@@ -171,18 +172,15 @@ async def replay_many(wanted: NewReplay, runtime: Part, caller: Replayer) -> Res
 async def list_recoveries(
     runtime: Part,
     caller: Reader,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[str | None, Query(max_length=200)] = None,
+    paging: Paged,
 ) -> RecoveryPage:
     """Recoveries and replays of many, newest first."""
-    binding = ("recoveries", caller.tenant)
-    before_id = unpack_cursor(cursor, runtime.cursors, binding=binding)
+    page = paging.of("recoveries", caller.tenant)
     found = await runtime.ledger.recoveries.list_recoveries(
-        tenant=caller.tenant, before_id=before_id, limit=limit + 1
+        tenant=caller.tenant, before_id=page.after, limit=page.reach
     )  # fmt: skip
-    last = found[limit - 1].run.id if len(found) > limit else None
-    more = pack_cursor(last, runtime.cursors, binding=binding) if last else None
-    return RecoveryPage(items=[RecoveryOut.of(each) for each in found[:limit]], next_cursor=more)
+    shown, more = page.cut(found, lambda each: each.run.id)
+    return RecoveryPage(items=[RecoveryOut.of(each) for each in shown], next_cursor=more)
 
 
 @router.get("/recoveries/{recovery_id}", responses=NOT_FOUND)

@@ -66,6 +66,8 @@ async def kill_at_random(plan: Plan) -> Verdict:
         await asking
         drain_s = await drain(world)
         await takeover.settle()
+        # Whoever was killed last may have begun anew a moment ago: it has swept what it left once it is up.
+        await asyncio.gather(*(member.is_up() for member in world.members))
         verdict.rows += [
             ("kills", f"{len(killer.kills)} in {struck_s:.0f} s"),
             *((f"  of {what}", str(n)) for what, n in Counter(k.what for k in killer.kills).most_common()),

@@ -21,6 +21,15 @@ EXAMPLES: dict[str, Json] = {
     "transcription": {"audio": "upl_0199a5d0c3f07b6e9f5a6f1d2c3b4a59"},
     "translation": {"text": "Good morning.", "source": "en", "target": "es"},
     "stem_separation": {"audio": "upl_0199a5d0c3f07b6e9f5a6f1d2c3b4a59"},
+    "voice_conversion": {
+        "audio": "upl_0199a5d0c3f07b6e9f5a6f1d2c3b4a59",
+        "voice_id": "voi_0199a5d0c3f07b6e9f5a6f1d2c3b4a5a",
+        "pitch_shift": -2,
+    },
+    "voice_transfer": {
+        "audio": "upl_0199a5d0c3f07b6e9f5a6f1d2c3b4a59",
+        "voice_id": "voi_0199a5d0c3f07b6e9f5a6f1d2c3b4a59",
+    },
 }
 _OF_A_JOB = ("list_job_events", "list_steps", "rerun_job", "expunge_job")
 _OF_A_RECOVERY = ("get_recovery", "list_items", "abort_recovery")
@@ -32,6 +41,12 @@ LINKS = {
     ("act_on_many", "202"): ("id", "act_id", ("get_act", "abort_act")),
     ("recover", "202"): ("id", "recovery_id", _OF_A_RECOVERY),
     ("replay_many", "202"): ("id", "recovery_id", _OF_A_RECOVERY),
+    ("upload", "201"): ("upload_id", "upload_id", ("get_upload", "append_to_upload", "delete_upload")),
+    ("create_voice", "201"): (
+        "id",
+        "voice_id",
+        ("get_voice", "rename_voice", "export_voice", "delete_voice"),
+    ),
     ("create_key", "201"): ("id", "key_id", ("rotate_key", "revoke_key")),
 }
 """Where an answer leads: the member that says so, the parameter that it fills, and the operations."""

@@ -14,18 +14,20 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
 
-from app.web.documented import form_headers, link, spell_out_jobs
+from app.web.openapi.jobs import form_headers, link, spell_out_jobs
 from app.web.problem_types import problem_type
 
 Json = dict[str, Any]
 
-VERBS = ("get", "put", "post", "delete", "patch")
+VERBS = ("get", "put", "post", "delete", "patch", "options")
 WEBHOOK_PATH = "/v1/webhooks/{provider}/{attempt_id}"
 PROBLEM = {"$ref": "#/components/schemas/Problem"}
 KEY = "key"
 TAGS = {
     "jobs": "Ask for audio; read, wait, list, cancel, retry, follow.",
     "uploads": "Files that jobs work on.",
+    "convert": "Songs in another voice, by the names that clients of other services use.",
+    "voices": "Voice profiles, made from recordings.",
     "assets": "What jobs made.",
     "events": "Everything that happens to jobs, as a list and as a stream.",
     "deliveries": "The ledger of outside news, and sending one of them again.",
@@ -33,8 +35,11 @@ TAGS = {
     "recoveries": "Very many predictions or deliveries at once, with progress and an end.",
     "announcements": "What callers were told, where, and signed how.",
     "costs": "What was spent.",
+    "sockets": "Tokens for Socket.IO; what is told there stands in the reference of its events.",
     "keys": "Who may call: keys and what each allows.",
     "audit": "Who did what.",
+    "lyrics": "Words in time with a song: made, corrected, kept in versions.",
+    "performances": "Karaoke: what several devices share, the singers, guests' phones.",
     "webhooks": "Where providers call back. Callers never do.",
     "health": "Whether the process is alive and able, and how it goes.",
 }
@@ -107,7 +112,7 @@ def make_openapi(app: FastAPI) -> Json:
     for path, operation in _operations(made):
         link(operation)
         form_headers(operation)
-        if path.startswith("/v1/") and path != WEBHOOK_PATH:
+        if path.startswith(("/v1/", "/api/v1/")) and path != WEBHOOK_PATH:
             operation["security"] = [*operation["security"], {}]
             _add_problems(operation)
             _add_headers(operation)

@@ -1,0 +1,1 @@
+"""Lyrics and performances: what is asked (`calls`), what is answered (`lyrics`, `performances`)."""

@@ -1,0 +1,1 @@
+"""`/v1/lyrics` and `/v1/performances` with their singers."""

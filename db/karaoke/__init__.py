@@ -1,0 +1,1 @@
+"""Verbs on the rows of karaoke: lyrics with their versions, performances."""
