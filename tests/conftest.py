@@ -8,6 +8,8 @@ a run under an unprivileged user, and each test has a database of its own, copie
 from __future__ import annotations
 
 import asyncio
+import functools
+import inspect
 import os
 import secrets
 import threading
@@ -38,7 +40,27 @@ BUCKET = "assets"
 SERVERS = {"postgresql": "postgres", "mysql": "mariadb"}
 """The fixture that has the server, by the kind of database."""
 ITS_DATABASES = ("test\\_%", "crash\\_%", TEMPLATE)
+PATIENCE_S = 240
+"""How long an awaiting test may take. The longest takes a minute and a half on two idle cores."""
 STATIONS = (Station.APPLY, Station.DISPATCH, Station.FINISH, Station.ANNOUNCE)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """End an awaiting test that hangs as a failure that says which `await` hung. What hangs beside the event
+    loop is ended by pytest's faulthandler (pyproject.toml), with its whole process."""
+    for item in items:
+        if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+            item.obj = _impatient(item.obj)
+
+
+def _impatient(test: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(test)
+    async def within(*args: Any, **kwargs: Any) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await test(*args, **kwargs)
+
+    return within
 
 
 @dataclass(frozen=True, slots=True)
