@@ -12,7 +12,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import datetime, timedelta
-from functools import partial
+from functools import cache, partial
 
 import structlog
 
@@ -67,6 +67,8 @@ class Inbox:
         write_items = line.engine.write_items and partial(line.engine.write_items, Station.APPLY)
         self._ingress = open_ingress(line.database, write_items)
         self._group = GroupCommit(self._ingress.write)
+        # The metric by its labels, a handful: finding it anew costs each delivery a lock and three texts.
+        self._received = cache(line.metrics.deliveries_received.labels)
         self._began_at = line.clock.now()
         self._survived: dict[str, int] = {}
         """The tries of deliveries that the database left in the middle: those were no ends of a process."""
@@ -79,9 +81,7 @@ class Inbox:
         except GroupCommitFull as exc:
             raise Overloaded("too many deliveries are waiting to be stored", retry_after_s=1) from exc
         self._line.reach(CrashPoint.DELIVERY_COMMITTED)
-        self._line.metrics.deliveries_received.labels(
-            incoming.source.value, incoming.provider, str(is_new).lower()
-        ).inc()
+        self._received(incoming.source.value, incoming.provider, "true" if is_new else "false").inc()
         if not is_new:
             return Receipt(await self._known(delivery), is_new=False)
         self._line.notifier.publish(DELIVERIES)

@@ -14,7 +14,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from hashlib import sha256
 
 from app.access.callers import Caller, Scope
 from app.access.keys import KeyNeeded
@@ -115,7 +114,7 @@ class Tickets:
 
 
 def _sign(secret: bytes, text: str) -> str:
-    return hmac.new(secret, text.encode("utf-8", "surrogatepass"), sha256).hexdigest()
+    return hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256").hex()
 
 
 def _same(ours: str, given: str) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC
@@ -19,7 +18,7 @@ from db.connections.faults import (
     fault_of,
     unavailable,
 )
-from db.ingress.rows import COLUMNS, NAMES, NewDelivery, values
+from db.ingress.rows import COLUMNS, NAMES, NewDelivery, as_json, values
 from db.mysql.connections import connect_mysql
 from db.session import Database
 
@@ -164,4 +163,4 @@ def _mysql_row(delivery: NewDelivery) -> Row:
     # As `UtcDateTime` stores it: the column knows no time zone.
     at = delivery.received_at.astimezone(UTC).replace(tzinfo=None)
     *plain, headers, body, _ = values(delivery)
-    return (*plain, json.dumps(headers), body, at, at)
+    return (*plain, as_json(headers), body, at, at)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
@@ -15,7 +14,7 @@ from db.connections.faults import (
     fault_of,
     unavailable,
 )
-from db.ingress.rows import COLUMNS, NAMES, ItemsWriter, NewDelivery, values
+from db.ingress.rows import COLUMNS, NAMES, ItemsWriter, NewDelivery, as_json, values
 from db.session import Database, dsn_of
 
 MOST_COMMAND_S = 10.0
@@ -104,4 +103,4 @@ class PostgresIngress:
 
 def _postgres_row(delivery: NewDelivery) -> tuple[Any, ...]:
     *plain, headers, body, at = values(delivery)
-    return (*plain, json.dumps(headers), body, at)
+    return (*plain, as_json(headers), body, at)

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
+from operator import attrgetter
 from typing import Any, Protocol
+
+from pydantic_core import to_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,10 @@ COLUMNS = [field.name for field in fields(NewDelivery)]
 NAMES = ", ".join([*COLUMNS, "run_after", "tries"])
 
 
-def values(delivery: NewDelivery) -> tuple[Any, ...]:
-    """The values of `COLUMNS`."""
-    return tuple(getattr(delivery, name) for name in COLUMNS)
+values: Callable[[NewDelivery], tuple[Any, ...]] = attrgetter(*COLUMNS)
+"""The values of `COLUMNS`."""
+
+
+def as_json(headers: dict[str, str]) -> str:
+    """The text of the headers' column."""
+    return to_json(headers).decode()

@@ -1,27 +1,32 @@
 """Ingress on SQLite: one thread with one plain `sqlite3` connection and synchronous=FULL.
 
 It takes turns with the other writer of the process, and copies the write-ahead log back beside the writing.
+Under a load that never pauses that is never done, and the log would grow for as long as the load lasts: from
+a certain length on the writers wait while the last of it is copied.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
 import sqlite3
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, suppress
 from datetime import UTC
 from itertools import chain
 from typing import Any
 
 from sqlalchemy.engine import make_url
 
-from db.ingress.rows import COLUMNS, NAMES, NewDelivery, values
+from db.ingress.rows import COLUMNS, NAMES, NewDelivery, as_json, values
 from db.session import Database, DatabaseUnavailable
 
 CHECKPOINT_BYTES = 16 * 1024 * 1024
 """How much the write-ahead log may grow before it is copied back beside the writing."""
+LONG_LOG_BYTES = 128 * 1024 * 1024
+"""From here on writers wait for the rest, some ten milliseconds about once a second at full load."""
+_SHORT_REST_BYTES = 2 * 1024 * 1024
+_MOST_ROUNDS = 4
 _PAGES_A_ROW_BYTES = 3 * 4096
 """Pages of indexes that a row touches, each of which is logged whole."""
 
@@ -29,8 +34,10 @@ _PAGES_A_ROW_BYTES = 3 * 4096
 class SqliteIngress:
     """One thread, one connection."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, long_log_bytes: int = LONG_LOG_BYTES) -> None:
         self._database = database
+        self._long_log_bytes = long_log_bytes
+        self._is_log_long = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ingress")
         self._connection: sqlite3.Connection | None = None
         self._checkpointer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -60,22 +67,23 @@ class SqliteIngress:
 
     def _insert(self, rows: list[tuple[Any, ...]]) -> list[bool]:
         connection = self._connection or self._connect()
-        # One statement for the group, not one a row: this thread gives the interpreter away at every
-        # statement and may have to wait for a busy event loop to get it back.
+        if self._is_log_long:
+            self._is_log_long = False
+            with suppress(sqlite3.OperationalError):  # a matter of its own: the rows may fit all the same
+                # In the writers' turn nobody adds to it. Copied back whole, it is begun anew just below.
+                connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        # One statement for the group, and no BEGIN or COMMIT beside it: this thread gives the interpreter
+        # away at every statement and may have to wait for a busy event loop to get it back. By itself the
+        # statement is a transaction, durable when it returns.
         one = f"({', '.join('?' * len(COLUMNS))}, ?, 0)"
         statement = (
             f"INSERT INTO deliveries ({NAMES}) VALUES {', '.join([one] * len(rows))} ON CONFLICT DO NOTHING"  # noqa: S608
         )
-        connection.execute("BEGIN IMMEDIATE")
-        try:
-            inserted = connection.execute(statement, list(chain.from_iterable(rows))).rowcount
-            new = None if inserted == len(rows) else self._find_new(connection, rows)
-            connection.execute("COMMIT")
-        except BaseException:
-            if connection.in_transaction:
-                connection.execute("ROLLBACK")
-            raise
-        return [True] * len(rows) if new is None else [row[0] in new for row in rows]
+        inserted = connection.execute(statement, list(chain.from_iterable(rows))).rowcount
+        if inserted == len(rows):
+            return [True] * len(rows)
+        new = self._find_new(connection, rows)
+        return [row[0] in new for row in rows]
 
     def _find_new(self, connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> set[str]:
         """Which ids are there now; the others met a row with their key."""
@@ -95,7 +103,15 @@ class SqliteIngress:
 
     def _checkpoint(self) -> None:
         with closing(self._open()) as connection:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)")
+            (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
+            is_long = False
+            for _ in range(_MOST_ROUNDS):
+                _, logged, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+                is_long = logged * page_bytes > self._long_log_bytes
+                # Each round leaves what was written meanwhile: the shorter it was, the shorter the wait.
+                if not is_long or (logged - copied) * page_bytes < _SHORT_REST_BYTES:
+                    break
+            self._is_log_long = is_long
 
     def _open(self) -> sqlite3.Connection:
         path = make_url(self._database.url).database or ""
@@ -111,6 +127,6 @@ class SqliteIngress:
 
 def _sqlite_row(delivery: NewDelivery) -> tuple[Any, ...]:
     # The shape in which `UtcDateTime` stores and reads a time on SQLite.
-    at = delivery.received_at.astimezone(UTC).strftime("%Y-%m-%d %H:%M:%S.%f")
+    at = delivery.received_at.astimezone(UTC).replace(tzinfo=None).isoformat(" ", "microseconds")
     *plain, headers, body, _ = values(delivery)
-    return (*plain, json.dumps(headers), body, at, at)
+    return (*plain, as_json(headers), body, at, at)

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime, timedelta
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import asyncpg
@@ -23,6 +24,7 @@ from app.work.postgres import PostgresEngine
 from db.engines import PoolLimits
 from db.group_commit import GroupCommit
 from db.ingress import Ingress, NewDelivery, open_ingress
+from db.ingress.sqlite import SqliteIngress
 from db.mysql.connections import connect_mysql
 from db.session import Database, DatabaseUnavailable, dsn_of
 from db.tables import Delivery, Secret
@@ -242,6 +244,29 @@ async def test_sqlite_the_log_is_copied_back_while_writing_goes_on(database: Dat
     assert ingress._checkpointing is not None  # type: ignore[attr-defined]
     assert ingress._checkpointing.exception() is None  # type: ignore[attr-defined]
     assert len(await ids_by_another_process(database)) == 40
+
+
+@only_sqlite
+async def test_sqlite_a_log_never_copied_whole_is_begun_anew_once_it_is_long(
+    database: Database,
+) -> None:
+    path = make_url(database.url).database or ""
+    ingress = SqliteIngress(database, long_log_bytes=1_000_000)
+    body = b"x" * 600_000
+    await ingress.write([delivery(number, body=body) for number in range(3)])
+    # Whoever reads holds the log back, as writers do who never pause.
+    reader = sqlite3.connect(path, isolation_level=None)
+    reader.execute("BEGIN")
+    reader.execute("SELECT count(*) FROM deliveries").fetchone()
+    await ingress.write([delivery(3, body=body)])
+    ingress._checkpoint()
+    reader.execute("COMMIT")
+    reader.close()
+    length = Path(f"{path}-wal").stat().st_size
+    await ingress.write([delivery(number, body=body) for number in range(4, 6)])
+    assert Path(f"{path}-wal").stat().st_size == length
+    await ingress.aclose()
+    assert len(await ids_by_another_process(database)) == 6
 
 
 # ── PostgreSQL alone ────────────────────────────────────────────────────────────────────────────────────
