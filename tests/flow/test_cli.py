@@ -180,7 +180,7 @@ def test_a_job_asked_for_without_a_service_waits_and_is_done_by_who_watches_it(t
         (("request", "sound_effect", "x", "--set", "loop"), 2, "KEY=VALUE"),
         (("request", "sound_effect", "x", "--file", "audio=x.wav"), 2, "takes no files"),
         (("request", "transcription", "--file", "video=x.wav"), 2, "is not audio=PATH"),
-        (("request", "transcription", "--file", "audio=no-such.wav"), 1, "no-such.wav"),
+        (("request", "transcription", "--file", "audio=no-such.wav"), 2, "no-such.wav"),
         (("request", "transcription", "--file", f"audio={__file__}"), 2, "not audio"),
         (("request", "transcription"), 2, "input.audio"),
         (("request", "sound_effect", "x", "--no-wait", "-o", "x.flac"), 2, "needs --wait"),

@@ -74,6 +74,8 @@ def test_what_cannot_be_a_voice_or_is_none_is_one_line_and_its_own_exit_code(
     refused = reprise(folder, "voices", "create", "Ada", str(short))
     assert (refused.returncode, "it lasts 3.0 s, 15 to 60 s are needed" in refused.stderr) == (2, True)
     assert len(refused.stderr.splitlines()) == 1
+    nowhere = reprise(folder, "voices", "create", "Ada", str(folder / "nowhere.wav"))
+    assert (nowhere.returncode, "nowhere.wav: No such file" in nowhere.stderr) == (2, True)
     for words in (("show", NOBODY), ("rename", NOBODY, "x"), ("delete", NOBODY)):
         missing = reprise(folder, "voices", *words)
         assert missing.returncode == 3, missing.stderr

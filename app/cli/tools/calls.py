@@ -118,6 +118,8 @@ async def upload(client: httpx.AsyncClient, path: Path) -> str:
     )
     try:
         return (await AsyncUploads(transport).create(path)).upload_id
+    except OSError as exc:
+        raise CommandError(f"{path}: {exc.strerror or exc}", Exit.USAGE) from exc
     except RepriseError as exc:
         if exc.status is None and isinstance(exc, Unavailable):
             raise CommandError(f"the service does not answer: {exc.message}") from exc
