@@ -406,8 +406,8 @@ class Delivery(Table, table=True):
     message_id: str | None = Field(default=None, max_length=256)
     """The provider's id of the message, where it has one."""
     dedupe_key: bytes = Field(sa_type=KEY_BYTES)
-    """128 bits that are the same for the same news by the same postman. Short, because the index over it is
-    written at random places by every webhook."""
+    """128 bits that are the same for the same news by the same postman; the first 48 say when its attempt was
+    made. Short, because every webhook writes the index over it."""
     headers: dict[str, str] = Field(sa_type=JSON)
     body: bytes = Field(sa_type=BODY_BYTES)
     received_at: datetime = Field(sa_type=UtcDateTime)

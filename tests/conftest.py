@@ -40,7 +40,7 @@ BUCKET = "assets"
 SERVERS = {"postgresql": "postgres", "mysql": "mariadb"}
 """The fixture that has the server, by the kind of database."""
 ITS_DATABASES = ("test\\_%", "crash\\_%", TEMPLATE)
-PATIENCE_S = 240
+PATIENCE_S = 300
 """How long an awaiting test may take. The longest takes a minute and a half on two idle cores."""
 STATIONS = (Station.APPLY, Station.DISPATCH, Station.FINISH, Station.ANNOUNCE)
 

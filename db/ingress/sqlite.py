@@ -1,8 +1,8 @@
 """Ingress on SQLite: one thread with one plain `sqlite3` connection and synchronous=FULL.
 
 It takes turns with the other writer of the process, and copies the write-ahead log back beside the writing.
-Under a load that never pauses that is never done, and the log would grow for as long as the load lasts: from
-a certain length on the writers wait while the last of it is copied.
+Under a load that never pauses that is never done, and the log would grow for as long as the load lasts: so
+the next group copies what has come meanwhile, which is little, and the log begins anew.
 """
 
 from __future__ import annotations
@@ -21,12 +21,8 @@ from sqlalchemy.engine import make_url
 from db.ingress.rows import COLUMNS, NAMES, NewDelivery, as_json, values
 from db.session import Database, DatabaseUnavailable
 
-CHECKPOINT_BYTES = 16 * 1024 * 1024
+CHECKPOINT_BYTES = 24 * 1024 * 1024
 """How much the write-ahead log may grow before it is copied back beside the writing."""
-LONG_LOG_BYTES = 128 * 1024 * 1024
-"""From here on writers wait for the rest, some ten milliseconds about once a second at full load."""
-_SHORT_REST_BYTES = 2 * 1024 * 1024
-_MOST_ROUNDS = 4
 _PAGES_A_ROW_BYTES = 3 * 4096
 """Pages of indexes that a row touches, each of which is logged whole."""
 
@@ -34,10 +30,9 @@ _PAGES_A_ROW_BYTES = 3 * 4096
 class SqliteIngress:
     """One thread, one connection."""
 
-    def __init__(self, database: Database, *, long_log_bytes: int = LONG_LOG_BYTES) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._long_log_bytes = long_log_bytes
-        self._is_log_long = False
+        self._has_copied = False
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="ingress")
         self._connection: sqlite3.Connection | None = None
         self._checkpointer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
@@ -67,8 +62,8 @@ class SqliteIngress:
 
     def _insert(self, rows: list[tuple[Any, ...]]) -> list[bool]:
         connection = self._connection or self._connect()
-        if self._is_log_long:
-            self._is_log_long = False
+        if self._has_copied:
+            self._has_copied = False
             with suppress(sqlite3.OperationalError):  # a matter of its own: the rows may fit all the same
                 # In the writers' turn nobody adds to it. Copied back whole, it is begun anew just below.
                 connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
@@ -103,15 +98,8 @@ class SqliteIngress:
 
     def _checkpoint(self) -> None:
         with closing(self._open()) as connection:
-            (page_bytes,) = connection.execute("PRAGMA page_size").fetchone()
-            is_long = False
-            for _ in range(_MOST_ROUNDS):
-                _, logged, copied = connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-                is_long = logged * page_bytes > self._long_log_bytes
-                # Each round leaves what was written meanwhile: the shorter it was, the shorter the wait.
-                if not is_long or (logged - copied) * page_bytes < _SHORT_REST_BYTES:
-                    break
-            self._is_log_long = is_long
+            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+        self._has_copied = True
 
     def _open(self) -> sqlite3.Connection:
         path = make_url(self._database.url).database or ""

@@ -36,11 +36,11 @@ def _figures(name: str, aim: float, folder: Path, url: str, seconds: int, rounds
     ours: list[Trial] = []
     with server(folder, url) as ready:
         prepare(folder, 1)
-        load(folder, ready["url"], ready["path"], 1)
+        load(folder, ready["url"], ready["paths"], 1)
         for _ in range(rounds):
             prepare(folder, seconds)
-            noop.append(load(folder, ready["url"], NOOP, seconds))
-            ours.append(load(folder, ready["url"], ready["path"], seconds))
+            noop.append(load(folder, ready["url"], [NOOP], seconds))
+            ours.append(load(folder, ready["url"], ready["paths"], seconds))
     rate, bare = (median([trial.rate for trial in trials]) for trials in (ours, noop))
     late, bare_late = (median([trial.p99_ms for trial in trials]) for trials in (ours, noop))
     refused = sum(trial.not_2xx for trial in ours)

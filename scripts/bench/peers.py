@@ -111,9 +111,9 @@ def _trial(start: Start, postgres: Postgres, peers: Path, name: str, seconds: in
         (folder / "load.lua").write_text(LUA)
         (folder / "body").write_bytes(BODY)
         prepare(folder, 1)
-        load(folder, contender.url, contender.path, 1)
+        load(folder, contender.url, [contender.path], 1)
         prepare(folder, seconds)
-        trial = load(folder, contender.url, contender.path, seconds)
+        trial = load(folder, contender.url, [contender.path], seconds)
         if trial.not_2xx:
             raise Skipped(f"{trial.not_2xx} webhooks were not answered 2xx")
         return trial.rate, trial.p99_ms, asyncio.run(_settling(contender, trial.rate))

@@ -14,6 +14,7 @@ import subprocess
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 from ground import HERE, Figure, Skipped, durable_postgres, median, pin, run_bench, skipped, two_cores
 from webhooks import Trial, load, need_wrk, prepare, server
@@ -55,7 +56,7 @@ def _figure(name: str, folder: Path, shim: Path, seconds: int, rounds: int) -> F
             urls = {grouped: postgres.make(f"bench_{grouped}".lower()) for grouped in trials}
             pin({two_cores()[0]}, postgres.pid)
             preload = None
-        ready: dict[bool, dict[str, str]] = {}
+        ready: dict[bool, dict[str, Any]] = {}
         for grouped in trials:
             place = folder / str(grouped)
             place.mkdir(parents=True)
@@ -65,7 +66,7 @@ def _figure(name: str, folder: Path, shim: Path, seconds: int, rounds: int) -> F
             for grouped, kept in trials.items():
                 place = folder / str(grouped)
                 prepare(place, seconds)
-                kept.append(load(place, ready[grouped]["url"], ready[grouped]["path"], seconds))
+                kept.append(load(place, ready[grouped]["url"], ready[grouped]["paths"], seconds))
     ours, single = (median([trial.rate for trial in trials[grouped]]) for grouped in (True, False))
     note = f"p99 {median([trial.p99_ms for trial in trials[True]]):.0f} ms"
     return Figure(2, f"ack, fsync + 2 ms, {name}", ours, "/s", "one by one", single, ours / single, 15, 25,

@@ -18,7 +18,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,14 +37,21 @@ CONNECTIONS = 64
 LINES_A_SECOND = 25_000
 NOOP = "/v1/webhooks/noop"
 """What answers and does nothing, behind the same front."""
+ATTEMPTS = 40_000
+"""Whose webhooks they are. Each has three at a time, as Replicate sends them."""
 LUA = """
-local lines, at = {}, 0
-for line in io.lines(os.getenv("BENCH_LINES")) do lines[#lines + 1] = line end
+local function read(name)
+  local lines = {}
+  for line in io.lines(os.getenv(name)) do lines[#lines + 1] = line end
+  return lines
+end
+local lines, paths, at = read("BENCH_LINES"), read("BENCH_PATHS"), 0
 local body = io.open(os.getenv("BENCH_BODY")):read("*a")
 request = function()
   at = at % #lines + 1
   local id, stamp, signature = lines[at]:match("(%S+) (%S+) (%S+)")
-  return wrk.format("POST", os.getenv("BENCH_PATH"), {["content-type"]="application/json", ["webhook-id"]=id,
+  local path = paths[math.floor(at / 3) % #paths + 1]
+  return wrk.format("POST", path, {["content-type"]="application/json", ["webhook-id"]=id,
     ["webhook-timestamp"]=stamp, ["webhook-signature"]=signature}, body)
 end
 """
@@ -100,6 +107,7 @@ def serve(folder: str, url: str, *, grouped: bool) -> None:
     from app.logs import configure_logs
     from app.serve import running_service
     from db.group_commit import GroupCommit
+    from db.ids import make_id
 
     async def noop(scope: Scope, receive: Receive, send: Send) -> None:
         await Request(scope, receive).body()
@@ -119,8 +127,11 @@ def serve(folder: str, url: str, *, grouped: bool) -> None:
                 await (noop if scope["path"] == NOOP else door)(scope, receive, send)
 
             service.app._door = beside
-            path = service.runtime.callbacks.url("replicate", "att_bench").removeprefix("https://bench.test")
-            Path(folder, "ready").write_text(json.dumps({"url": service.url, "path": path}))
+            urls = (service.runtime.callbacks.url("replicate", make_id("att")) for _ in range(ATTEMPTS))
+            paths = [url.removeprefix("https://bench.test") for url in urls]
+            whole = Path(folder, "ready.part")
+            whole.write_text(json.dumps({"url": service.url, "paths": paths}))
+            whole.rename(Path(folder, "ready"))
             await asyncio.Event().wait()
 
     uvloop.run(main())
@@ -129,8 +140,8 @@ def serve(folder: str, url: str, *, grouped: bool) -> None:
 @contextmanager
 def server(
     folder: Path, url: str, *, grouped: bool = True, preload: Path | None = None
-) -> Iterator[dict[str, str]]:
-    """The child, pinned to the second core; yields its `url` and the `path` of the webhook."""
+) -> Iterator[dict[str, Any]]:
+    """The child, pinned to the second core; yields its `url` and the `paths` of the webhooks."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "load.lua").write_text(LUA)
     (folder / "body").write_bytes(BODY)
@@ -158,13 +169,14 @@ def prepare(folder: Path, seconds: int) -> None:
             lines.write(" ".join(headers.values()) + "\n")
 
 
-def load(folder: Path, url: str, path: str, seconds: int) -> Trial:
+def load(folder: Path, url: str, paths: Sequence[str], seconds: int) -> Trial:
     """One run of `wrk` on the first core."""
+    (folder / "paths").write_text("\n".join(paths))
     environment = {
         **os.environ,
         "BENCH_LINES": f"{folder}/lines",
         "BENCH_BODY": f"{folder}/body",
-        "BENCH_PATH": path,
+        "BENCH_PATHS": f"{folder}/paths",
     }
     printed = subprocess.run(
         ["taskset", "-c", str(two_cores()[0]), "wrk", "-t1", f"-c{CONNECTIONS}", f"-d{seconds}s",
