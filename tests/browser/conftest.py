@@ -6,13 +6,15 @@ is waited for is a state of the page.
 
 from __future__ import annotations
 
+import asyncio
 import shutil
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+import psutil
 import pytest
 
 from app.main import create_app
@@ -24,6 +26,7 @@ __all__ = ["excused", "open_stage", "sqlite_template", "sqlite_url", "stage_on_s
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PATIENCE_MS = 90_000
 """For whatever is waited for: a machine that stalls must not fail a test."""
+CLOSING_S = 15
 FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -81,7 +84,7 @@ async def window(chromium: str) -> AsyncIterator[OpenWindow]:
     async with AsyncExitStack() as stack:
         driver = await stack.enter_async_context(async_playwright())
         browser = await driver.chromium.launch(executable_path=chromium, args=list(FLAGS))
-        stack.push_async_callback(browser.close)
+        stack.push_async_callback(_close, browser)
 
         @asynccontextmanager
         async def opened(*, may_complain: bool = False, **context: Any) -> AsyncIterator[Window]:
@@ -93,10 +96,26 @@ async def window(chromium: str) -> AsyncIterator[OpenWindow]:
             try:
                 yield window
             finally:
-                await inside.close()
+                await _close(inside)
             assert may_complain or not window.complaints
 
         yield opened
+
+
+async def _close(opened: Any) -> None:
+    """Close a window or the browser. It does not always answer, a window least of all that is just going
+    somewhere else, and playwright waits for it without a limit. By then all has been seen: it is killed."""
+    from playwright.async_api import Error
+
+    with suppress(Error):  # killed before
+        try:
+            async with asyncio.timeout(CLOSING_S):
+                await opened.close()
+        except TimeoutError:
+            for child in psutil.Process().children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if child.name().startswith("chrom"):
+                        child.kill()
 
 
 @asynccontextmanager

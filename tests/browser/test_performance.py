@@ -262,6 +262,7 @@ async def test_a_guests_phone_turns_every_screen_and_has_no_key(
         await screen.page.locator("#delete").click()
         await screen.page.locator("#deleting").get_by_role("button", name="Delete").click()
         await phone.page.get_by_text("The performance is over.").first.wait_for()
+        await screen.page.wait_for_url("**/performances")
 
 
 async def test_a_screen_that_was_cut_off_comes_back_to_what_stands(
