@@ -64,8 +64,8 @@ class Inbox:
         self._line = line
         self._providers = providers
         self._moves = Moves(line=line, providers=providers)
-        write_items = line.engine.write_items and partial(line.engine.write_items, Station.APPLY)
-        self._ingress = open_ingress(line.database, write_items)
+        items_for = line.engine.items_for and partial(line.engine.items_for, Station.APPLY)
+        self._ingress = open_ingress(line.database, items_for)
         self._group = GroupCommit(self._ingress.write)
         # The metric by its labels, a handful: finding it anew costs each delivery a lock and three texts.
         self._received = cache(line.metrics.deliveries_received.labels)
@@ -85,7 +85,7 @@ class Inbox:
         if not is_new:
             return Receipt(await self._known(delivery), is_new=False)
         self._line.notifier.publish(DELIVERIES)
-        if self._line.engine.write_items is None:
+        if self._line.engine.items_for is None:
             # A hint only: if the process dies here, the first sweep of the next one finds the row.
             self._line.engine.hint(Station.APPLY, delivery.id)
         return Receipt(delivery.id, is_new=True)

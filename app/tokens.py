@@ -27,7 +27,7 @@ class Callbacks:
 
     def __init__(self, *, secret: str, public_url: str | None, local: frozenset[str] = frozenset()) -> None:
         """`local` are the providers that run beside this process and call it without leaving the machine."""
-        self._secret = secret.encode()
+        self._key = _key(secret)
         self._public_url = public_url
         self._local = local
         self._local_url: str | None = None
@@ -50,7 +50,7 @@ class Callbacks:
 
     def token(self, attempt_id: str) -> str:
         """192 bits in hex."""
-        return _sign(self._secret, f"attempt:{attempt_id}")[:48]
+        return _sign(self._key, f"attempt:{attempt_id}")[:48]
 
     def is_ours(self, attempt_id: str, token: str) -> bool:
         """Whether this token was made here for this attempt."""
@@ -61,12 +61,12 @@ class Cursors:
     """Proves that a cursor was made here, for one list: whose it is, what it shows, how it is narrowed."""
 
     def __init__(self, *, secret: str) -> None:
-        self._secret = secret.encode()
+        self._key = _key(secret)
 
     def mark(self, last: str, binding: Sequence[object]) -> bytes:
         """128 bits over the place where a page ended and the list that it is a page of."""
         text = json.dumps([last, *binding], default=str, separators=(",", ":"))
-        return bytes.fromhex(_sign(self._secret, f"cursor:{text}"))[:16]
+        return bytes.fromhex(_sign(self._key, f"cursor:{text}"))[:16]
 
     def is_ours(self, last: str, binding: Sequence[object], mark: bytes) -> bool:
         return hmac.compare_digest(self.mark(last, binding), mark)
@@ -87,7 +87,7 @@ class Tickets:
     """
 
     def __init__(self, *, secret: str, life_s: float) -> None:
-        self._secret = secret.encode()
+        self._key = _key(secret)
         self._life = timedelta(seconds=life_s)
 
     def issue(self, caller: Caller, *, now: datetime) -> Ticket:
@@ -95,14 +95,14 @@ class Tickets:
         expires_at = (now + self._life).replace(microsecond=0)
         facts = [caller.tenant, sorted(caller.scopes), caller.key_id, int(expires_at.timestamp())]
         packed = base64.urlsafe_b64encode(json.dumps(facts, separators=(",", ":")).encode()).decode()
-        text = f"{TICKET_PREFIX}{packed.rstrip('=')}.{_sign(self._secret, f'ticket:{packed}')}"
+        text = f"{TICKET_PREFIX}{packed.rstrip('=')}.{_sign(self._key, f'ticket:{packed}')}"
         return Ticket(text, expires_at)
 
     def read(self, text: str, *, now: datetime) -> Caller:
         """Whom the ticket stands for. Raises KeyNeeded for one that is not ours or has expired."""
         packed, _, mark = text.removeprefix(TICKET_PREFIX).partition(".")
         packed += "=" * (-len(packed) % 4)
-        if not _same(_sign(self._secret, f"ticket:{packed}"), mark):
+        if not _same(_sign(self._key, f"ticket:{packed}"), mark):
             raise KeyNeeded
         try:
             tenant, scopes, key_id, expires = json.loads(base64.urlsafe_b64decode(packed))
@@ -113,8 +113,15 @@ class Tickets:
         return Caller(tenant, frozenset(Scope(each) for each in scopes), key_id)
 
 
-def _sign(secret: bytes, text: str) -> str:
-    return hmac.digest(secret, text.encode("utf-8", "surrogatepass"), "sha256").hex()
+def _key(secret: str) -> hmac.HMAC:
+    """Made ready once: every webhook's token is checked with it."""
+    return hmac.new(secret.encode(), digestmod="sha256")
+
+
+def _sign(key: hmac.HMAC, text: str) -> str:
+    signed = key.copy()
+    signed.update(text.encode("utf-8", "surrogatepass"))
+    return signed.hexdigest()
 
 
 def _same(ours: str, given: str) -> bool:

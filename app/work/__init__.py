@@ -16,11 +16,12 @@ from typing import Any, Protocol
 
 from pgqueuer import PgQueuer
 
+from db.ingress import Statement
 from db.session import Transaction
 
 __all__ = [
     "MOST_TOGETHER",
-    "ItemsWriter",
+    "ItemsFor",
     "Station",
     "Step",
     "WorkEngine",
@@ -96,12 +97,12 @@ class WorkEngine(Protocol):
         ...
 
     @property
-    def write_items(self) -> ItemsWriter | None:
-        """Enqueues for a station on a driver connection, in its transaction; None for an engine in memory."""
+    def items_for(self) -> ItemsFor | None:
+        """What enqueues rows for a station, run by whoever stores them; None for an engine in memory."""
         ...
 
 
-ItemsWriter = Callable[[Station, Any, Sequence[str]], Awaitable[None]]
+ItemsFor = Callable[[Station, Sequence[str]], Awaitable[Statement]]
 
 
 async def run_together(queues: Sequence[tuple[PgQueuer, int]], **options: Any) -> None:

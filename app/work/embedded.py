@@ -17,7 +17,7 @@ from pgqueuer import PgQueuer
 from pgqueuer.adapters.inmemory import InMemoryQueries
 from pgqueuer.models import Job as Item
 
-from app.work import ItemsWriter, Station, Step, pack, run_together, unpack
+from app.work import ItemsFor, Station, Step, pack, run_together, unpack
 from db.session import Transaction
 
 log = structlog.get_logger()
@@ -35,7 +35,7 @@ BATCH = 16
 class EmbeddedEngine:
     """PgQueuer in memory."""
 
-    write_items: ItemsWriter | None = None
+    items_for: ItemsFor | None = None
 
     def __init__(self) -> None:
         self._queues: dict[Station, PgQueuer] = {}

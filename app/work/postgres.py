@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import Any
+from typing import cast
 
 import asyncpg
 import structlog
@@ -28,6 +28,7 @@ from pgqueuer.types import QueueEntrypoint
 from app.backoff import backoff_s, jittered
 from app.work import MOST_TOGETHER, Station, Step, pack, run_together, unpack
 from app.work.listening import ListeningDriver
+from db.ingress import Statement
 from db.session import DatabaseUnavailable, Transaction, dsn_of
 
 log = structlog.get_logger()
@@ -81,11 +82,12 @@ class PostgresEngine:
         if self._hinted and (self._hinting is None or self._hinting.done()):
             self._hinting = asyncio.create_task(self._write_hints(self._pool))
 
-    async def write_items(self, station: Station, connection: Any, row_ids: Sequence[str]) -> None:
-        """Enqueue within whatever transaction this asyncpg connection is in."""
-        await _enqueue(
-            Queries(AsyncpgDriver(connection)), [(station, item) for item in pack(station, row_ids)]
-        )
+    async def items_for(self, station: Station, row_ids: Sequence[str]) -> Statement:
+        """PgQueuer's own statement, in one piece and not sent."""
+        kept = _Kept()
+        driver = AsyncpgDriver(cast("asyncpg.Connection", kept))
+        await _enqueue(Queries(driver), [(station, item) for item in pack(station, row_ids)])
+        return kept.statements[0]
 
     async def run(self, steps: Mapping[Station, Step]) -> None:
         failures = 0
@@ -204,6 +206,17 @@ async def _forget_held(queries: Queries, *, kept: timedelta = HELD) -> int:
     if old:
         await queries.mark_job_as_cancelled(old)
     return len(old)
+
+
+class _Kept:
+    """Stands where PgQueuer looks for a connection, and keeps what it would send."""
+
+    def __init__(self) -> None:
+        self.statements: list[Statement] = []
+
+    async def fetch(self, query: str, *values: object) -> list[dict[str, object]]:
+        self.statements.append(Statement(query, values))
+        return []
 
 
 async def _enqueue(queries: Queries, items: Sequence[tuple[Station, bytes]], *, once: bool = False) -> None:

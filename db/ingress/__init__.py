@@ -10,17 +10,17 @@ from __future__ import annotations
 
 from db.ingress.mysql import MysqlIngress
 from db.ingress.postgres import PostgresIngress
-from db.ingress.rows import Ingress, ItemsWriter, NewDelivery
+from db.ingress.rows import Ingress, ItemsFor, NewDelivery, Statement
 from db.ingress.sqlite import SqliteIngress
 from db.session import Database
 
-__all__ = ["Ingress", "ItemsWriter", "NewDelivery", "open_ingress"]
+__all__ = ["Ingress", "ItemsFor", "NewDelivery", "Statement", "open_ingress"]
 
 
-def open_ingress(database: Database, write_items: ItemsWriter | None = None) -> Ingress:
+def open_ingress(database: Database, items_for: ItemsFor | None = None) -> Ingress:
     """The ingress for this database; it connects at the first write."""
     if database.is_sqlite:
         return SqliteIngress(database)
     if database.is_mysql:
         return MysqlIngress(database)
-    return PostgresIngress(database, write_items)
+    return PostgresIngress(database, items_for)

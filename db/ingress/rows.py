@@ -37,8 +37,16 @@ class Ingress(Protocol):
     async def aclose(self) -> None: ...
 
 
-ItemsWriter = Callable[[Any, list[str]], Awaitable[None]]
-"""Writes a work item for each of these deliveries, on a driver connection, in the transaction it is in."""
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One statement of the database's, with values for `$1` and so on, for whoever runs it."""
+
+    query: str
+    values: tuple[Any, ...]
+
+
+ItemsFor = Callable[[Sequence[str]], Awaitable[Statement]]
+"""What enqueues the work items of these deliveries; one that is not there does no harm."""
 
 
 COLUMNS = [field.name for field in fields(NewDelivery)]

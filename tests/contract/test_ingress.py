@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
-from typing import Any
+from uuid import uuid4
 
 import asyncpg
 import pytest
@@ -23,7 +22,8 @@ from app.work import Station
 from app.work.postgres import PostgresEngine
 from db.engines import PoolLimits
 from db.group_commit import GroupCommit
-from db.ingress import Ingress, NewDelivery, open_ingress
+from db.ingress import Ingress, NewDelivery, Statement, open_ingress
+from db.ingress.postgres import PostgresIngress
 from db.ingress.sqlite import SqliteIngress
 from db.mysql.connections import connect_mysql
 from db.session import Database, DatabaseUnavailable, dsn_of
@@ -225,7 +225,9 @@ async def test_sqlite_a_lock_held_past_the_limit_is_told_and_passes(database: Da
 
 
 @only_sqlite
-async def test_sqlite_a_database_without_our_tables_is_unavailable(database: Database, tmp_path: Any) -> None:
+async def test_sqlite_a_database_without_our_tables_is_unavailable(
+    database: Database, tmp_path: Path
+) -> None:
     empty = Database(f"sqlite+aiosqlite:///{tmp_path}/empty.db")
     ingress = open_ingress(empty)
     with pytest.raises(DatabaseUnavailable):
@@ -292,54 +294,102 @@ async def test_postgres_no_server_is_unavailable_and_not_an_exception_of_the_dri
     await away.aclose()
 
 
-@only_postgres
-async def test_postgres_items_are_written_for_new_rows_in_the_same_transaction(database: Database) -> None:
-    engine = PostgresEngine(database.url)
-    ingress = open_ingress(database, partial(engine.write_items, Station.APPLY))
-    await ingress.write([delivery(1), delivery(2, key=1), delivery(3)])
-    await ingress.write([delivery(4, key=1)])
+@pytest.fixture(params=["together", "apart"])
+async def with_items(request: pytest.FixtureRequest, database: Database) -> AsyncIterator[ItemsIngress]:
+    """An ingress that writes items: in the rows' own statement, and as a role that may make no function."""
+    ingress = ItemsIngress(database)
+    if request.param == "apart":
+        role = f"plain_{uuid4().hex}"
+        async with database.transaction() as tx:
+            name = (await tx.execute(text("SELECT current_database()"))).scalar_one()
+            await tx.execute(text(f"REVOKE TEMPORARY ON DATABASE {name} FROM PUBLIC"))
+            await tx.execute(text(f"CREATE ROLE {role} LOGIN"))
+            await tx.execute(text(f"GRANT ALL ON ALL TABLES IN SCHEMA public TO {role}"))
+            await tx.execute(text(f"GRANT ALL ON ALL SEQUENCES IN SCHEMA public TO {role}"))
+        plain = Database(str(make_url(database.url).set(username=role).render_as_string(False)), PoolLimits())
+        ingress = ItemsIngress(plain)
+    yield ingress
+    await ingress.aclose()
+    if request.param == "apart":
+        await plain.aclose()
+        async with database.transaction() as tx:
+            await tx.execute(text(f"DROP OWNED BY {role}"))
+            await tx.execute(text(f"DROP ROLE {role}"))
+
+
+class ItemsIngress(PostgresIngress):
+    """With PgQueuer's statement for the items, which a test may put another in the place of."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__(database, self.items)
+        self._engine = PostgresEngine(database.url)
+        self.before: Callable[[], Awaitable[None]] | None = None
+        self.instead: Statement | None = None
+
+    async def items(self, row_ids: Sequence[str]) -> Statement:
+        if self.before is not None:
+            await self.before()
+        return self.instead or await self._engine.items_for(Station.APPLY, row_ids)
+
+
+async def items(database: Database) -> list[tuple[str, bytes]]:
     async with database.reading() as tx:
         found = (await tx.execute(text("SELECT entrypoint, payload FROM pgqueuer ORDER BY id"))).all()
-    assert [(row.entrypoint, bytes(row.payload)) for row in found] == [
-        ("apply", b"dlv_0001 dlv_0003"),
-    ], "one item for the rows of a group"
-    await ingress.aclose()
+    return [(row.entrypoint, bytes(row.payload)) for row in found]
 
 
 @only_postgres
-async def test_postgres_items_that_cannot_be_written_take_the_rows_back(database: Database) -> None:
-    engine = PostgresEngine(database.url)
-    broken = True
-
-    async def write_items(connection: Any, row_ids: Sequence[str]) -> None:
-        await engine.write_items(Station.APPLY, connection, row_ids)
-        if broken:
-            raise RuntimeError
-
-    ingress = open_ingress(database, write_items)
-    with pytest.raises(RuntimeError):
-        await ingress.write([delivery(1), delivery(2)])
-    assert await ids(database) == []
-    async with database.reading() as tx:
-        assert (await tx.execute(text("SELECT count(*) FROM pgqueuer"))).scalar_one() == 0
-    broken = False
-    assert await ingress.write([delivery(1), delivery(2)]) == [True, True]
-    await ingress.aclose()
-
-
-@only_postgres
-async def test_postgres_a_connection_that_dies_between_row_and_item_stores_nothing(
-    database: Database,
+async def test_postgres_an_item_is_written_for_each_group_that_brings_something_new(
+    database: Database, with_items: ItemsIngress
 ) -> None:
-    async def write_items(connection: Any, _row_ids: Sequence[str]) -> None:
-        await terminate(database, "reprise-ingress")
-        await connection.execute("SELECT 1")
+    assert await with_items.write([delivery(1), delivery(2, key=1), delivery(3)]) == [True, False, True]
+    assert await with_items.write([delivery(4, key=1), delivery(5, key=3)]) == [False, False]
+    assert await with_items.write([delivery(6)]) == [True]
+    # What was known has no row, and its step nothing to do.
+    assert await items(database) == [("apply", b"dlv_0001 dlv_0002 dlv_0003"), ("apply", b"dlv_0006")]
+    assert await ids(database) == ["dlv_0001", "dlv_0003", "dlv_0006"]
 
-    ingress = open_ingress(database, write_items)
-    with pytest.raises(DatabaseUnavailable):
-        await ingress.write([delivery(1)])
+
+@only_postgres
+async def test_postgres_items_that_cannot_be_written_take_the_rows_back(
+    database: Database, with_items: ItemsIngress
+) -> None:
+    with_items.instead = Statement("WITH none AS (SELECT 1 / $1::int AS one) SELECT one FROM none", (0,))
+    with pytest.raises(asyncpg.DivisionByZeroError):
+        await with_items.write([delivery(1), delivery(2)])
     assert await ids(database) == []
-    await ingress.aclose()
+    with_items.instead = None
+    assert await with_items.write([delivery(1), delivery(2)]) == [True, True]
+    assert await items(database) == [("apply", b"dlv_0001 dlv_0002")]
+
+
+@only_postgres
+async def test_postgres_items_are_written_over_the_connection_that_comes_after_a_dead_one(
+    database: Database, with_items: ItemsIngress
+) -> None:
+    async def end_it() -> None:
+        with_items.before = None
+        assert await terminate(database, "reprise-ingress") == 1
+
+    assert await with_items.write([delivery(1)]) == [True]
+    with_items.before = end_it
+    try:
+        new = await with_items.write([delivery(2)])
+    except DatabaseUnavailable:
+        new = await with_items.write([delivery(2)])
+    assert new == [True]
+    assert await ids(database) == ["dlv_0001", "dlv_0002"]
+    assert await items(database) == [("apply", b"dlv_0001"), ("apply", b"dlv_0002")]
+
+
+@only_postgres
+async def test_postgres_a_connection_that_dies_within_the_items_stores_nothing(
+    database: Database, with_items: ItemsIngress
+) -> None:
+    with_items.instead = Statement("SELECT pg_terminate_backend(pg_backend_pid()), $1::int", (1,))
+    with pytest.raises(DatabaseUnavailable):
+        await with_items.write([delivery(1)])
+    assert await ids(database) == []
 
 
 @only_postgres

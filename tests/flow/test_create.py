@@ -19,7 +19,7 @@ RAIN = {"kind": "sound_effect", "input": {"prompt": "rain"}}
 class CountingEngine:
     """A work engine that only remembers what it was told."""
 
-    write_items = None
+    items_for = None
 
     def __init__(self) -> None:
         self.items: list[tuple[Station, str]] = []
