@@ -18,7 +18,7 @@ from db.connections.faults import (
     fault_of,
     unavailable,
 )
-from db.ingress.rows import COLUMNS, NAMES, NewDelivery, as_json, values
+from db.ingress.rows import COLUMNS, NAMES, NewDelivery, as_json
 from db.mysql.connections import connect_mysql
 from db.session import Database
 
@@ -162,5 +162,5 @@ def _statement_bytes(row: Row) -> int:
 def _mysql_row(delivery: NewDelivery) -> Row:
     # As `UtcDateTime` stores it: the column knows no time zone.
     at = delivery.received_at.astimezone(UTC).replace(tzinfo=None)
-    *plain, headers, body, _ = values(delivery)
+    *plain, headers, body, _ = delivery
     return (*plain, as_json(headers), body, at, at)

@@ -20,7 +20,7 @@ from db.connections.faults import (
     fault_of,
     unavailable,
 )
-from db.ingress.rows import COLUMNS, NAMES, ItemsFor, NewDelivery, Statement, as_json, values
+from db.ingress.rows import COLUMNS, NAMES, ItemsFor, NewDelivery, Statement, as_json
 from db.session import Database, dsn_of
 
 MOST_COMMAND_S = 10.0
@@ -146,5 +146,5 @@ class PostgresIngress:
 
 
 def _postgres_row(delivery: NewDelivery) -> tuple[Any, ...]:
-    *plain, headers, body, at = values(delivery)
+    *plain, headers, body, at = delivery
     return (*plain, as_json(headers), body, at)

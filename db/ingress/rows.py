@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import datetime
-from operator import attrgetter
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from pydantic_core import to_json
 
 
-@dataclass(frozen=True, slots=True)
-class NewDelivery:
+class NewDelivery(NamedTuple):
     """A delivery to be stored; the fields are columns of `db.tables.Delivery`."""
 
     id: str
@@ -49,12 +47,8 @@ ItemsFor = Callable[[Sequence[str]], Awaitable[Statement]]
 """What enqueues the work items of these deliveries; one that is not there does no harm."""
 
 
-COLUMNS = [field.name for field in fields(NewDelivery)]
+COLUMNS = NewDelivery._fields
 NAMES = ", ".join([*COLUMNS, "run_after", "tries"])
-
-
-values: Callable[[NewDelivery], tuple[Any, ...]] = attrgetter(*COLUMNS)
-"""The values of `COLUMNS`."""
 
 
 def as_json(headers: dict[str, str]) -> str:
