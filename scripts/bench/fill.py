@@ -11,7 +11,7 @@ import json
 import os
 import random
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -71,29 +71,29 @@ def _into_sqlite(url: str, rows: Iterator[dict[str, Any]]) -> list[str]:
     connection.execute("PRAGMA synchronous=OFF")
     marks = ", ".join("?" * len(COLUMNS))
     ids: list[str] = []
+    words: list[tuple[Any, ...]] = []
 
     def values() -> Iterator[tuple[Any, ...]]:
         for row in rows:
             ids.append(row["id"])
-            yield tuple(
-                value.strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(value, datetime) else value
-                for value in (row[name] for name in COLUMNS)
-            )
+            stored = {
+                name: value.strftime("%Y-%m-%d %H:%M:%S.%f") if isinstance(value, datetime) else value
+                for name, value in row.items()
+            }
+            words.extend(_words(stored))
+            yield tuple(stored[name] for name in COLUMNS)
 
     connection.executemany(f"INSERT INTO jobs ({', '.join(COLUMNS)}) VALUES ({marks})", values())
-    jobs = connection.execute("SELECT tenant, said, created_at, id FROM jobs").fetchall()
-    ordered = sorted(_words(jobs))
-    connection.executemany("INSERT INTO job_words VALUES (?, ?, ?, ?)", ordered)
+    connection.executemany("INSERT INTO job_words VALUES (?, ?, ?, ?)", sorted(words))
     connection.commit()
     connection.execute("ANALYZE")
     connection.close()
     return ids
 
 
-def _words(jobs: Iterable[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
-    for tenant, said, created_at, job_id in jobs:
-        for word in set(said.split()):
-            yield tenant, word, created_at, job_id
+def _words(row: dict[str, Any]) -> Iterator[tuple[Any, ...]]:
+    for word in set(row["said"].split()):
+        yield row["tenant"], word, row["created_at"], row["id"]
 
 
 async def _into_postgres(url: str, rows: Iterator[dict[str, Any]]) -> list[str]:
@@ -101,16 +101,16 @@ async def _into_postgres(url: str, rows: Iterator[dict[str, Any]]) -> list[str]:
 
     connection = await asyncpg.connect(dsn_of(url))
     ids: list[str] = []
+    words: list[tuple[Any, ...]] = []
 
     def records() -> Iterator[tuple[Any, ...]]:
         for row in rows:
             ids.append(row["id"])
+            words.extend(_words(row))
             yield tuple(row[name] for name in COLUMNS)
 
     await connection.copy_records_to_table("jobs", records=records(), columns=COLUMNS)
-    jobs = await connection.fetch("SELECT tenant, said, created_at, id FROM jobs")
-    ordered = sorted(_words(tuple(job) for job in jobs))
-    await connection.copy_records_to_table("job_words", records=ordered, columns=WORD_COLUMNS)
+    await connection.copy_records_to_table("job_words", records=sorted(words), columns=WORD_COLUMNS)
     await connection.execute("VACUUM ANALYZE jobs")
     await connection.execute("VACUUM ANALYZE job_words")
     await connection.close()
