@@ -430,6 +430,17 @@ async def test_limits_and_niceness_reach_the_program(tmp_path: Path) -> None:
     assert int(nice) == 7 + os.nice(0)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc, and SCHED_BATCH is Linux's")
+async def test_a_program_stays_in_our_session_and_works_in_batches(tmp_path: Path) -> None:
+    """Where sessions share a processor as equals, niceness would say nothing to us from another one."""
+    tool = fake_ffmpeg(tmp_path / "tool", "sleep 0.2; echo $$; cut -d' ' -f5,6,41 /proc/self/stat")
+    ended = await run([tool], timeout_s=5, stdout_bytes=200)
+    pid, group, session, policy = map(int, ended.stdout.split())
+    assert group == pid != os.getpgid(0)
+    assert session == os.getsid(0)
+    assert policy == os.SCHED_BATCH
+
+
 async def test_nothing_of_our_environment_goes_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REPRISE_SECRET", "canary")
     monkeypatch.setenv("FFREPORT", f"file={tmp_path}/report")
