@@ -24,6 +24,7 @@ from sqlalchemy import (
     text,
 )
 from sqlalchemy.dialects import mysql
+from sqlalchemy.orm import configure_mappers
 from sqlalchemy.types import TypeDecorator, TypeEngine
 from sqlmodel import Field, SQLModel
 
@@ -895,3 +896,7 @@ class SchemaMark(Table, table=True):
     revision: str = Field(primary_key=True, max_length=32)
     serves_code_of: str = Field(max_length=32)
     """The newest revision that the release must know."""
+
+
+# Otherwise the first row to be constructed does it, and a process may well read one before (`Table.of`).
+configure_mappers()

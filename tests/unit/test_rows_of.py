@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from db.tables import Asset
@@ -34,3 +37,13 @@ def test_a_row_that_was_read_can_be_changed_and_copied() -> None:
     assert (read.channels, read.media_type) == (1, "audio/wav")
     assert (copied.channels, copied.media_type) == (1, "audio/flac")
     assert ROW["channels"] == 2
+
+
+def test_the_first_thing_that_a_process_does_may_be_to_read_a_row() -> None:
+    """What the mapper sets up by itself when the first row is constructed must be there before."""
+    reading = "from db.tables import Asset; print(Asset.of({'id': 'ast_1'}).id)"
+    done = subprocess.run(
+        [sys.executable, "-c", reading],
+        cwd=Path(__file__).resolve().parents[2], capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.stdout == "ast_1\n", done.stderr
